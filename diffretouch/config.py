@@ -1,0 +1,327 @@
+"""The one schema of `params.yaml`: frozen, extra keys forbidden, a line for every field with its unit.
+
+`runtime` holds what cannot change a result; every other section is tracked by the DVC stage of the same name, and
+`corpora.<dataset>` by every stage of that dataset.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from diffretouch.errors import ConfigError
+
+PARAMS = Path("params.yaml")
+
+Attribute = Literal["colorfulness", "brightness", "contrast", "temperature"]
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(ge=1)]
+Timestep = Annotated[int, Field(ge=0, le=999)]
+
+
+class Section(BaseModel):
+    """A frozen section that refuses unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Split(Section):
+    """A committed rule on ids, which new photos cannot move."""
+
+    test_from: Positive
+    """A photo is test when the first number in its id (fivek: aNNNN; ppr10k: the group) is at least this."""
+    val_share: Share
+    """Of the other photos, the share of groups that become val, chosen by a hash of the group's name."""
+
+
+class Corpus(Section):
+    """What differs between datasets."""
+
+    experts: tuple[str, ...] = Field(min_length=2)
+    """Letters of the experts; fivek reads `tiff16_<letter>/`, ppr10k `target_<letter>/`."""
+    split: Split
+    short_edge: Positive | None
+    """Pictures are reduced so that their short edge has this many pixels; null keeps the decoded size."""
+    untagged: Literal["srgb", "prophoto"]
+    """Colour space of an expert's picture that carries no ICC profile."""
+    sampler_variance: Literal["fixed_small", "fixed_large"]
+    """Posterior variance of the ancestral sampler (METHOD: fixed_small for FiveK, fixed_large for PPR10K)."""
+
+
+class Decode(Section):
+    """RAW to 16-bit sRGB."""
+
+    profile: str
+    """Name and version of this rendering, carried into every report."""
+    demosaic: Literal["LINEAR", "VNG", "PPG", "AHD", "DCB", "DHT", "AAHD"]
+    """LibRaw's demosaicking algorithm."""
+    highlights: Literal["Clip", "Ignore"]
+    """LibRaw's highlight mode; Blend is not offered, it shifts brightness."""
+    max_quarantined_share: Share
+    """The stage fails when more photos than this share cannot be used."""
+
+
+class JustNoticeable(Section):
+    """Half-ranges under which the experts count as agreeing (c = 0)."""
+
+    colorfulness: float = Field(gt=0)
+    """In units of the score."""
+    brightness: float = Field(gt=0)
+    """In units of the score."""
+    contrast: float = Field(gt=0)
+    """As a share of the middle of the experts' scores."""
+    temperature: float = Field(gt=0)
+    """In mired."""
+
+
+class Attributes(Section):
+    """Scores of every ground truth and the condition c made from them."""
+
+    size: Positive
+    """Side in pixels of the square every picture is resized to before it is scored; also where training compares."""
+    scheme: Literal["expert_range", "ternary", "deviation", "quantile"]
+    """How c follows from the scores of one photo's experts."""
+    just_noticeable: JustNoticeable
+
+
+class Autoencoder(Section):
+    """Where the frozen autoencoder comes from, or how a small one is fitted."""
+
+    source: str | None
+    """A local folder or hub id of a diffusers AutoencoderKL; null fits a small one in this stage."""
+    sha256: str | None
+    """Checksum of its safetensors file; required with a source."""
+    channels: tuple[Positive, ...]
+    """Widths of the fitted one; four levels give a factor of 8."""
+    steps: Positive
+    """Optimiser steps of the fit."""
+    batch_size: Positive
+    crop: Positive
+    """Side in pixels of the random crops it is fitted on."""
+    learning_rate: float = Field(gt=0)
+
+    @model_validator(mode="after")
+    def _checksum(self) -> Autoencoder:
+        if self.source is not None and self.sha256 is None:
+            raise ValueError("a source needs the sha256 of its diffusion_pytorch_model.safetensors beside it")
+        return self
+
+
+class Train(Section):
+    """The network, its losses and its optimiser (METHOD sections 1 and 3)."""
+
+    seed: int
+    steps: Positive
+    """Optimiser steps; training ends by steps, never by the clock."""
+    batch_size: Positive
+    """Ground truths a step."""
+    network_size: Positive
+    """Side in pixels of the square the network sees; latents are an eighth of it."""
+    channels: tuple[Positive, ...]
+    """Width of the U-Net at each level."""
+    attention: tuple[bool, ...]
+    """Whether a level attends (and so sees c), one value a level."""
+    layers_per_block: Positive
+    head_channels: Positive
+    """Channels of an attention head."""
+    norm_groups: Positive
+    grid_depth: Positive
+    """Guide bins of the bilateral grid."""
+    condition: Literal["expert", "none"]
+    """none trains the same network blind to c (the ablation)."""
+    condition_gain: float = Field(gt=0)
+    """c is multiplied by this before it enters the network."""
+    timesteps: tuple[Timestep, Timestep]
+    """Lowest and highest training timestep; the sampler's last call must lie inside."""
+    pixel_weight: float = Field(ge=0)
+    """beta: weight of the pixel loss (means over elements, pictures in [-1,1])."""
+    control_loss: Literal["none", "published", "ours"]
+    """L_cl: METHOD section 3."""
+    control_weight: float = Field(ge=0)
+    """lambda."""
+    tau: float = Field(gt=0)
+    """Temperature of the published L_cl, on scores scaled by the experts' mean half-range."""
+    learning_rate: float = Field(gt=0)
+    warmup_steps: int = Field(ge=0)
+    weight_decay: float = Field(ge=0)
+    clip_norm: float = Field(gt=0)
+    ema_decay: Share
+    flips: bool
+    """Mirror photo and expert together, left to right, half the time."""
+    views: Positive
+    """Views of a training photo: the whole, and views - 1 fixed crops with scores and c of their own."""
+    input_exposure: float = Field(ge=0)
+    """Largest exposure error put on the photo (not on the experts' results), in stops, in linear light."""
+    input_white_balance: float = Field(ge=0, lt=1)
+    """Largest error put on the photo's red and blue gains, as a share."""
+    log_every: Positive
+    """Steps between points of the curves."""
+    validate_every: Positive
+    """Steps between measurements on the validation photos."""
+    checkpoint_every: Positive
+    """Steps between resumable states in work/.resume."""
+    autoencoder: Autoencoder
+
+    @model_validator(mode="after")
+    def _shape(self) -> Train:
+        if len(self.channels) != len(self.attention):
+            raise ValueError(f"channels has {len(self.channels)} levels but attention {len(self.attention)}")
+        if self.timesteps[0] > self.timesteps[1]:
+            raise ValueError(f"timesteps {self.timesteps} must be [lowest, highest]")
+        return self
+
+
+class Sample(Section):
+    """The sweeps."""
+
+    seed: int
+    scheduler: Literal["ddpm"]
+    steps: Positive
+    """U-Net calls a picture."""
+    last_timestep: Timestep
+    """Timestep of the last call, whose grid is the result; the first is at 999."""
+    random_draws: Positive
+    """Random c a photo for each of the ranges [0,1], (1,2], (2,3]."""
+    axis_points: int = Field(ge=3)
+    """Points from -1 to 1 along each attribute, other c = 0, the same noise."""
+    batch_size: Positive
+    splits: tuple[Literal["val", "test"], ...]
+    """Splits that are sampled."""
+
+
+class Lpips(Section):
+    """LPIPS needs its backbone's weights; without them the metric is absent."""
+
+    net: Literal["alex", "vgg"]
+    backbone: Path | None
+    """File with torchvision's weights of that backbone; null leaves LPIPS out."""
+    sha256: str | None
+
+
+class Evaluate(Section):
+    """Metrics and their intervals."""
+
+    bootstrap: Positive
+    """Resamples of the groups."""
+    confidence: float = Field(gt=0, lt=1)
+    seed: int
+    lpips: Lpips
+
+
+class Embed(Section):
+    """Style features and t-SNE."""
+
+    seed: int
+    perplexity: float = Field(gt=0)
+    iterations: int = Field(ge=250)
+
+
+class Study(Section):
+    """Blinded pairs."""
+
+    seed: int
+    pairs_a_photo: Positive
+    repeats: int = Field(ge=0)
+    """Pairs shown a second time, sides swapped, to measure a rater's consistency."""
+    long_edge: Positive
+    """Pictures are reduced to this many pixels on the long edge."""
+
+
+class Report(Section):
+    """The page."""
+
+    title: str
+    photos: Positive
+    """Test photos shown in full for each dataset."""
+    long_edge: Positive
+    """Pixels on the long edge of a picture on the page."""
+    jpeg_quality: int = Field(ge=30, le=100)
+
+
+class Runtime(Section):
+    """What cannot change a result."""
+
+    device: Literal["auto", "cpu", "cuda"]
+    threads: Positive
+    """CPU threads of torch in one process."""
+    workers: Positive
+    """Processes that decode or measure at the same time."""
+    log_level: Literal["debug", "info", "warning"]
+
+
+class Params(Section):
+    """All of `params.yaml`."""
+
+    datasets: tuple[str, ...]
+    """The matrix of `dvc.yaml`."""
+    corpora: dict[str, Corpus]
+    decode: Decode
+    attributes: Attributes
+    train: Train
+    sample: Sample
+    evaluate: Evaluate
+    embed: Embed
+    study: Study
+    report: Report
+    runtime: Runtime
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Params:
+        missing = [name for name in self.datasets if name not in self.corpora]
+        if missing:
+            raise ValueError(f"datasets names {missing}, but corpora has only {sorted(self.corpora)}")
+        low, high = self.train.timesteps
+        if not low <= self.sample.last_timestep <= high:
+            raise ValueError(
+                f"sample.last_timestep {self.sample.last_timestep} lies outside train.timesteps [{low}, {high}]: "
+                "the grid of that call would come from a timestep never trained"
+            )
+        return self
+
+    def corpus(self, dataset: str) -> Corpus:
+        """The corpus section of `dataset`; ConfigError names the known ones."""
+        if dataset not in self.datasets:
+            raise ConfigError(f"unknown dataset {dataset!r}: {PARAMS} has {', '.join(self.datasets)}")
+        return self.corpora[dataset]
+
+
+def load(path: Path = PARAMS) -> Params:
+    """Read and check a params file; raises ConfigError with every fault, its place and what is allowed there."""
+    if not path.exists():
+        raise ConfigError(f"{path} not found in {Path.cwd()}: run this from the root of the repository")
+    try:
+        tree = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    try:
+        return Params.model_validate(tree)
+    except ValidationError as error:
+        lines = [f"{path} does not fit the schema:"]
+        lines += [f"  {'.'.join(map(str, e['loc'])) or '(top)'}: {_explain(dict(e))}" for e in error.errors()]
+        raise ConfigError("\n".join(lines)) from error
+
+
+def _explain(error: dict) -> str:
+    """One pydantic error in plain words; a mistyped key is answered with the nearest real one."""
+    if error["type"] == "extra_forbidden":
+        known = _keys_at(error["loc"][:-1])
+        near = difflib.get_close_matches(str(error["loc"][-1]), known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}"
+        return f"unknown key; {hint}"
+    if error["type"] == "missing":
+        return "this key is missing"
+    return f"{error['msg']} (got {error['input']!r})" if error["type"] != "value_error" else error["msg"]
+
+
+def _keys_at(loc: tuple) -> list[str]:
+    model: type[BaseModel] = Params
+    for part in loc:
+        if model is Params and part == "corpora":
+            model = Corpus
+        elif part in model.model_fields and isinstance(model.model_fields[part].annotation, type):
+            model = model.model_fields[part].annotation  # type: ignore[assignment]
+    return sorted(model.model_fields)

@@ -1,0 +1,1 @@
+"""How close the results are, whether the sliders work, and where styles lie."""

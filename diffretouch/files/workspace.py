@@ -1,0 +1,42 @@
+"""Where things lie, relative to the root of the repository (the current folder)."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from diffretouch.errors import UserError
+
+
+def corpus_dir(dataset: str) -> Path:
+    """The raw corpus: never changed by a stage."""
+    return Path("data") / dataset
+
+
+def stage_dir(stage: str, dataset: str) -> Path:
+    """What a stage makes for the stages after it."""
+    return Path("work") / stage / dataset
+
+
+def report_dir(dataset: str) -> Path:
+    """What people read."""
+    return Path("reports") / dataset
+
+
+def resume_file(dataset: str) -> Path:
+    """The resumable state of a training run: outside every DVC output, so that DVC never removes it."""
+    return Path("work/.resume") / f"train-{dataset}.pt"
+
+
+def new_dir(path: Path) -> Path:
+    """An empty folder at `path`: what an earlier or killed run left there is removed."""
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def require(path: Path, made_by: str) -> Path:
+    """`path`, or a UserError naming the command that makes it."""
+    if not path.exists():
+        raise UserError(f"{path} not found: it is made by `{made_by}`")
+    return path

@@ -1,0 +1,1 @@
+"""The page people read, and the tables at the end of `make repro`."""

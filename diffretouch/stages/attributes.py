@@ -1,0 +1,86 @@
+"""attributes: the scores and the condition c of every ground truth, and the scales they live on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import pandas as pd
+import torch
+from torch import Tensor
+
+from diffretouch.attributes import ATTRIBUTES, scores
+from diffretouch.condition import conditions, photo_range
+from diffretouch.config import Params
+from diffretouch.files.atomic import whole, write_json
+from diffretouch.files.pictures import read_srgb
+from diffretouch.files.tables import read_table, write_table
+from diffretouch.files.workspace import new_dir, report_dir, stage_dir
+from diffretouch.progress import track
+
+UNITS = ("colorfulness [0,1]", "brightness [0,1]", "contrast (mean squared difference)", "temperature (mired)")
+
+
+def run(params: Params, dataset: str) -> None:
+    """Score every expert's picture of `dataset`, make c from the scores, save both and draw their distribution."""
+    torch.set_num_threads(params.runtime.threads)
+    settings, experts = params.attributes, params.corpus(dataset).experts
+    decoded = stage_dir("decode", dataset)
+    manifest = read_table(decoded / "manifest.parquet", ["photo_id", "split", "status"])
+    photos = manifest[manifest["status"] == "ok"]
+    measured = {
+        row["photo_id"]: score_pictures([decoded / row[f"expert_{x}"] for x in experts], settings.size)
+        for _, row in track(photos.iterrows(), f"attributes {dataset}", len(photos))
+    }
+    split = dict(zip(photos["photo_id"], photos["split"], strict=True))
+    training = [s for photo_id, s in measured.items() if split[photo_id] == "train"]
+    rows = []
+    for photo_id, s in measured.items():
+        c = conditions(s, torch.cat(training), settings)
+        for k, expert in enumerate(experts):
+            rows.append(
+                {"photo_id": photo_id, "expert": expert, "split": split[photo_id]}
+                | {f"score_{a}": float(s[k, i]) for i, a in enumerate(ATTRIBUTES)}
+                | {f"c_{a}": float(c[k, i]) for i, a in enumerate(ATTRIBUTES)}
+            )
+    frame = pd.DataFrame(rows)
+    out = new_dir(stage_dir("attributes", dataset))
+    write_table(out / "attributes.parquet", frame)
+    half = torch.stack([photo_range(s)[1] for s in training]).mean(0)
+    write_json(
+        out / "scales.json",
+        {
+            "scheme": settings.scheme,
+            "size": settings.size,
+            "just_noticeable": settings.just_noticeable.model_dump(),
+            "half_range": {a: round(float(h), 6) for a, h in zip(ATTRIBUTES, half, strict=True)},
+        },
+    )
+    _plot(frame, report_dir(dataset) / "attributes.png", dataset)
+
+
+def score_pictures(paths: list[Path], size: int) -> Tensor:
+    """The scores of one photo's pictures: (K,4) float64."""
+    return torch.cat([scores(torch.from_numpy(read_srgb(p)).permute(2, 0, 1)[None], size) for p in paths]).double()
+
+
+def _plot(frame: pd.DataFrame, path: Path, dataset: str) -> None:
+    """Two rows of histograms, one line an expert: the scores, and c."""
+    figure, axes = plt.subplots(2, 4, figsize=(14, 5.2), layout="constrained")
+    for i, attribute in enumerate(ATTRIBUTES):
+        for axis, column, label in ((axes[0, i], f"score_{attribute}", UNITS[i]), (axes[1, i], f"c_{attribute}", "c")):
+            low, high = frame[column].min(), frame[column].max()
+            for expert, part in frame.groupby("expert"):
+                axis.hist(part[column], bins=12, range=(low, high), histtype="step", linewidth=1.6, label=expert)
+            axis.set_xlabel(label)
+        axes[0, i].set_title(attribute)
+    axes[0, 0].set_ylabel("ground truths")
+    axes[1, 0].set_ylabel("ground truths")
+    axes[0, 3].legend(title="expert", fontsize="small")
+    figure.suptitle(f"{dataset}: attribute scores and condition c of the experts' results")
+    with whole(path) as temporary:
+        figure.savefig(temporary, dpi=110, metadata={"Software": None})
+    plt.close(figure)

@@ -1,0 +1,57 @@
+"""embed: style features of inputs, experts' and random results, and their t-SNE (METHOD section 7)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from diffretouch.config import Params
+from diffretouch.evaluation import tsne
+from diffretouch.evaluation.style import FEATURES, NAME, describe, nearest, style_space
+from diffretouch.files.atomic import whole
+from diffretouch.files.figures import save
+from diffretouch.files.pictures import read_srgb
+from diffretouch.files.tables import read_table, write_table
+from diffretouch.files.workspace import new_dir, report_dir, stage_dir
+from diffretouch.progress import track
+
+RANDOM = ("random_0_1", "random_1_2", "random_2_3")
+
+
+def run(params: Params, dataset: str) -> None:
+    """Pictures of the test photos -> features.parquet, tsne.csv and tsne.png."""
+    torch.set_num_threads(1)
+    experts = params.corpus(dataset).experts
+    pictures = _pictures(dataset, experts)
+    paths = [Path(path) for path in pictures.pop("path")]
+    rows = [describe(read_srgb(path)) for path in track(paths, f"embed {dataset}", len(paths))]
+    table = pd.concat([pictures, pd.DataFrame(rows, columns=list(FEATURES))], axis=1)
+    write_table(new_dir(stage_dir("embed", dataset)) / "features.parquet", table)
+
+    style = style_space(table)
+    settings = params.embed
+    places = tsne.project(style, perplexity=settings.perplexity, iterations=settings.iterations, seed=settings.seed)
+    placed = pictures.assign(x=places[:, 0], y=places[:, 1]).join(nearest(table, style)).round(4)
+    with whole(report_dir(dataset) / "tsne.csv") as temporary:
+        placed.to_csv(temporary, index=False, lineterminator="\n")
+    save(tsne.figure(placed, title=f"{dataset}: t-SNE of a {NAME}"), report_dir(dataset) / "tsne.png")
+
+
+def _pictures(dataset: str, experts: tuple[str, ...]) -> pd.DataFrame:
+    """photo_id, kind (input | ground_truth | random_*), expert, sample and path of the sampled test photos."""
+    decoded, sampled = stage_dir("decode", dataset), stage_dir("sample", dataset)
+    samples = read_table(sampled / "samples.parquet", ("photo_id", "split", "sweep", "sample", "path"))
+    samples = samples[samples["split"] == "test"]
+    manifest = read_table(decoded / "manifest.parquet", ("photo_id", "input", *(f"expert_{x}" for x in experts)))
+    rows = []
+    for line in manifest[manifest["photo_id"].isin(samples["photo_id"])].sort_values("photo_id").to_dict("records"):
+        photo = {"photo_id": line["photo_id"], "expert": "", "sample": 0}
+        rows.append({**photo, "kind": "input", "path": decoded / line["input"]})
+        truth = {**photo, "kind": "ground_truth"}
+        rows += [{**truth, "expert": x, "path": decoded / line[f"expert_{x}"]} for x in experts]
+    for line in samples[samples["sweep"].isin(RANDOM)].sort_values(["photo_id", "sweep", "sample"]).to_dict("records"):
+        own = {"photo_id": line["photo_id"], "kind": line["sweep"], "expert": "", "sample": int(line["sample"])}
+        rows.append({**own, "path": sampled / line["path"]})
+    return pd.DataFrame(rows, columns=["photo_id", "kind", "expert", "sample", "path"])

@@ -1,0 +1,1 @@
+"""Blinded pairs for people to judge."""

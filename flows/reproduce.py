@@ -1,0 +1,104 @@
+"""`python -m flows.reproduce`: the DAG of dvc.yaml, one Prefect task a stage, on Prefect's embedded server."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from flows.chain import Result
+
+EPILOG = """\
+examples
+  python -m flows.reproduce                   bring everything up to date
+  python -m flows.reproduce --dataset fivek   the stages of one dataset (not `report`, which reads them all)
+  python -m flows.reproduce evaluate@fivek    one stage and what it needs, like `dvc repro evaluate@fivek`
+  python -m flows.reproduce train             that stage of every dataset, and what it needs
+
+what it does
+  Each task calls `dvc repro --single-item STAGE`. DVC decides whether the stage has to run: one that is up to date
+  ends at once in the state UpToDate, so after `dvc repro` there is nothing to do. A stage that fails leaves those below
+  it not run; the others go on. Prefect's server is started for the run and stopped with it (20 s the first time); set
+  PREFECT_API_URL to record the run on a server of your own. Ctrl-C or SIGTERM ends the running stage first, then this.
+
+exit codes
+  0 everything is up to date   1 a stage failed   2 no such stage or dataset, or a broken dvc.yaml   130, 143 stopped
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parse, run, print the table; the exit code."""
+    arguments = _parse(argv)
+    signal.signal(signal.SIGTERM, _end)
+    # late, so that --help answers at once
+    from flows import graph
+
+    try:
+        stages = graph.select(graph.read(arguments.root), arguments.target, arguments.dataset)
+    except (graph.UnknownTarget, graph.BrokenGraph) as error:
+        print(error, file=sys.stderr)
+        return 2
+    from flows import chain
+
+    try:
+        results = chain.run(stages, arguments.root, arguments.max_workers)
+    except KeyboardInterrupt:
+        print("stopped; run the same command again to go on", file=sys.stderr)
+        return 130
+    print(_table(results))
+    return 1 if any(result.outcome in ("failed", "not run") for result in results) else 0
+
+
+def _parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.reproduce",
+        description="Bring the stages of dvc.yaml up to date, one Prefect task a stage instance.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "target", nargs="*", metavar="TARGET", help="a stage instance or a stage; all when none is given"
+    )
+    parser.add_argument("--dataset", action="append", default=[], help="only this dataset's stages (may be repeated)")
+    parser.add_argument(
+        "--max-workers",
+        type=_positive,
+        default=1,
+        metavar="N",
+        help="stages at the same time (default 1: each already uses every core)",
+    )
+    parser.add_argument(
+        "--root", type=Path, default=Path(), help="root of the repository (default: the current folder)"
+    )
+    arguments = parser.parse_args(argv)
+    arguments.root = arguments.root.resolve()
+    return arguments
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("at least 1")
+    return number
+
+
+def _end(_signal: int, _frame: object) -> None:
+    sys.exit(128 + signal.SIGTERM)
+
+
+def _table(results: list[Result]) -> str:
+    """One line a stage: name, outcome, seconds; then what went wrong."""
+    width = max([len(result.stage) for result in results], default=0)
+    lines = [""]
+    for result in results:
+        seconds = "" if result.seconds is None else f"{result.seconds:8.1f} s"
+        lines.append(f"{result.stage:<{width}}  {result.outcome:<10}{seconds}".rstrip())
+    lines += [f"\n{result.stage}: {result.message}" for result in results if result.outcome == "failed"]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

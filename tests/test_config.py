@@ -1,0 +1,143 @@
+"""params.yaml and the profiles: complete, checked at load, and answered with names when mistyped."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from diffretouch.config import Params, load
+from diffretouch.errors import ConfigError
+
+ROOT = Path(__file__).resolve().parent.parent
+PROFILES = ["cpu", "fivek", "ppr10k"]
+
+
+def edited(tmp_path: Path, old: str, new: str) -> Path:
+    text = (ROOT / "params.yaml").read_text()
+    assert text.count(old) == 1, f"{old!r} must occur once in params.yaml"
+    path = tmp_path / "params.yaml"
+    path.write_text(text.replace(old, new))
+    return path
+
+
+def test_the_cpu_profile_is_the_committed_params_file() -> None:
+    assert (ROOT / "profiles" / "cpu.yaml").read_bytes() == (ROOT / "params.yaml").read_bytes()
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_profiles_are_complete(name: str) -> None:
+    """Every key of the schema is written out, so that no default hides in the code."""
+    path = ROOT / "profiles" / f"{name}.yaml"
+    assert load(path).model_dump(mode="json") == _as_json(yaml.safe_load(path.read_text()))
+    assert [f"{model.__name__}.{field}" for model in _models(Params) for field in _defaults(model)] == []
+
+
+def _as_json(tree: dict) -> dict:
+    return Params.model_validate(tree).model_dump(mode="json", exclude_unset=True)
+
+
+def _models(model: type[BaseModel]) -> list[type[BaseModel]]:
+    inner = [field.annotation for field in model.model_fields.values()]
+    return [
+        model,
+        *(m for kind in inner if isinstance(kind, type) and issubclass(kind, BaseModel) for m in _models(kind)),
+    ]
+
+
+def _defaults(model: type[BaseModel]) -> list[str]:
+    return [name for name, field in model.model_fields.items() if not field.is_required()]
+
+
+@pytest.mark.parametrize(
+    ("name", "short_edge", "variance"), [("fivek", 480, "fixed_small"), ("ppr10k", 360, "fixed_large")]
+)
+def test_real_profiles_have_the_papers_size(name: str, short_edge: int, variance: str) -> None:
+    params = load(ROOT / "profiles" / f"{name}.yaml")
+    assert params.datasets == (name,)
+    assert (params.corpora[name].short_edge, params.corpora[name].sampler_variance) == (short_edge, variance)
+    assert (params.train.network_size, params.train.channels) == (512, (320, 640, 1280, 1280))
+    assert (params.sample.steps, params.sample.last_timestep, params.train.timesteps) == (20, 200, (0, 999))
+    assert params.attributes.size == 512
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "place", "meant"),
+    [
+        ("  warmup_steps:", "  warmup_step:", "train.warmup_step", "warmup_steps"),
+        ("  bootstrap:", "  bootstraps:", "evaluate.bootstraps", "bootstrap"),
+        ("{test_from: 4501", "{test_form: 4501", "corpora.fivek.split.test_form", "test_from"),
+        ("{colorfulness:", "{colourfulness:", "attributes.just_noticeable.colourfulness", "colorfulness"),
+        ("\nruntime:", "\nruntimes:", "runtimes", "runtime"),
+    ],
+)
+def test_a_mistyped_key_is_answered_with_both_names(tmp_path: Path, old: str, new: str, place: str, meant: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(edited(tmp_path, old, new))
+    said = str(caught.value)
+    assert f"{place}: unknown key; did you mean '{meant}'?" in said
+    assert "this key is missing" in said
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("  demosaic: AHD", "  demosaic: AHDD", "AHDD"),
+        ("  warmup_steps: 50", "  warmup_steps: -1", "train.warmup_steps"),
+        ("datasets: [fivek, ppr10k]", "datasets: [fivek, mine]", "mine"),
+        ("  confidence: 0.95", "  confidence: high", "evaluate.confidence"),
+        ("    source: null", "    source: some/vae", "sha256"),
+        ("  attention: [", "  attention: [true, ", "levels"),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_is_allowed(tmp_path: Path, old: str, new: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        load(edited(tmp_path, old, new))
+
+
+def test_every_fault_is_told_at_once(tmp_path: Path) -> None:
+    path = edited(tmp_path, "  confidence: 0.95", "  confidence: 7")
+    path.write_text(path.read_text().replace("  demosaic: AHD", "  demosaic: none"))
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+    assert "evaluate.confidence" in str(caught.value)
+    assert "decode.demosaic" in str(caught.value)
+
+
+def test_numbers_that_yaml_reads_as_text_are_numbers(tmp_path: Path) -> None:
+    # YAML 1.1 takes 1e-4 for a string
+    assert load(edited(tmp_path, "  weight_decay: 0.01", "  weight_decay: 1e-4")).train.weight_decay == 0.0001
+
+
+def test_broken_yaml_and_an_absent_file_are_said_so(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("train: [1\n")
+    with pytest.raises(ConfigError, match="not valid YAML"):
+        load(broken)
+    with pytest.raises(ConfigError, match="root of the repository"):
+        load(tmp_path / "absent.yaml")
+
+
+def test_the_last_call_must_lie_where_training_was(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="last_timestep"):
+        load(edited(tmp_path, "  last_timestep: ", "  last_timestep: 1 #"))
+
+
+def test_params_are_frozen() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        load(ROOT / "params.yaml").train.steps = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"), [(["decode", "fivk"], "fivek, ppr10k"), (["profile", "gpu"], "cpu, fivek, ppr10k")]
+)
+def test_a_wrong_name_on_the_command_line_exits_2(words: list[str], said: str) -> None:
+    script = "from diffretouch.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", script, *words], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,289 @@
+"""The flow on a small real DVC project of the same shape as ours: a matrix of datasets, a stage over all of them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from dvc.repo import Repo
+
+from flows import chain, dvc_process, graph, reproduce
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# one server serves them all, so they stay on one worker
+pytestmark = pytest.mark.xdist_group("prefect")
+
+STEP = """
+import json, os, pathlib, sys, time, yaml
+name, out, *sources = sys.argv[1:]
+params = yaml.safe_load(pathlib.Path("params.yaml").read_text())
+with open("calls.log", "a") as log:
+    log.write(f"{name} {out}\\n")
+if params["fail"] == out:
+    sys.exit("the step refuses")
+if params["sleep"] == out and not pathlib.Path("awake").exists():
+    pathlib.Path("pid").write_text(str(os.getpid()))
+    time.sleep(600)
+files = [p for s in map(pathlib.Path, sources) for p in (sorted(s.glob("[a-z]*")) if s.is_dir() else [s])]
+text = "".join(p.read_text() for p in files)
+target = pathlib.Path(out)
+target.parent.mkdir(parents=True, exist_ok=True)
+target.write_text(f"{text}{name} {params[name]}\\n")
+"""
+
+DVC_YAML = """
+stages:
+  decode:
+    matrix: {dataset: "${datasets}"}
+    cmd: python step.py decode work/decode/${item.dataset} data/${item.dataset}
+    params: [decode]
+    deps: ["data/${item.dataset}"]
+    outs: ["work/decode/${item.dataset}"]
+  train:
+    matrix: {dataset: "${datasets}"}
+    cmd: python step.py train work/train/${item.dataset} work/decode/${item.dataset}
+    params: [train]
+    deps: ["work/decode/${item.dataset}"]
+    outs: ["work/train/${item.dataset}"]
+  report:
+    cmd: python step.py report report work/train
+    params: [report]
+    deps: [work/train]
+    outs: [report]
+"""
+
+STAGES = ["decode@a", "decode@b", "train@a", "train@b", "report"]
+
+
+def write_params(root: Path, **changes: object) -> None:
+    values = {"datasets": "[a, b]", "decode": 1, "train": 1, "report": 1, "fail": "none", "sleep": "none"} | changes
+    (root / "params.yaml").write_text("".join(f"{key}: {value}\n" for key, value in values.items()))
+
+
+def dvc(root: Path, *words: str) -> None:
+    subprocess.run([sys.executable, "-m", "dvc", *words], cwd=root, check=True, capture_output=True)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    root = tmp_path / "project"
+    for dataset in "ab":
+        (root / "data" / dataset).mkdir(parents=True)
+        (root / "data" / dataset / "photo").write_text(f"photo of {dataset}\n")
+    (root / "step.py").write_text(STEP)
+    (root / "dvc.yaml").write_text(DVC_YAML)
+    write_params(root)
+    subprocess.run(["git", "init", "-q", str(root)], check=True)
+    dvc(root, "init", "-q")
+    dvc(root, "add", "-q", "data")
+    return root
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    # late: `flows` sets the environment that Prefect reads at its first import
+    from prefect.settings import PREFECT_API_URL
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=120):
+        yield str(PREFECT_API_URL.value())
+
+
+@pytest.fixture(autouse=True)
+def _handlers() -> Iterator[None]:
+    """`main` installs a handler for SIGTERM, which would outlive the test."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+    dvc_process.allow()
+
+
+def outcomes(root: Path) -> dict[str, str]:
+    return {result.stage: result.outcome for result in chain.run(graph.read(root), root)}
+
+
+def calls(root: Path) -> list[str]:
+    log = root / "calls.log"
+    lines = [line.split()[0] for line in log.read_text().splitlines()] if log.exists() else []
+    log.unlink(missing_ok=True)
+    return lines
+
+
+def until(condition: Callable[[], bool], seconds: float, what: str) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"{what} did not happen within {seconds} s"
+        time.sleep(0.1)
+
+
+def test_graph_is_dvcs_own(project: Path) -> None:
+    stages = graph.read(project)
+    assert [stage.name for stage in stages] == STAGES
+    with Repo(str(project)) as repo:
+        theirs = {(above.name, below.name) for above, below in repo.index.graph.edges if not below.is_data_source}
+    assert {(stage.name, need) for stage in stages for need in stage.needs} == theirs
+    assert {stage.name: stage.needs for stage in stages}["report"] == ("train@a", "train@b")
+
+
+def test_the_projects_own_graph_is_read() -> None:
+    names = [stage.name for stage in graph.read(ROOT)]
+    assert names[-1] == "report"
+    assert {"decode@fivek", "train@ppr10k", "study@fivek"} <= set(names)
+
+
+def test_targets_bring_what_they_need(project: Path) -> None:
+    stages = graph.read(project)
+
+    def names(targets: list[str], datasets: list[str]) -> list[str]:
+        return [stage.name for stage in graph.select(stages, targets, datasets)]
+
+    assert names(["train@b"], []) == ["decode@b", "train@b"]
+    assert names(["train"], []) == STAGES[:4]
+    assert names([], ["a"]) == ["decode@a", "train@a"]
+    assert names(["report"], ["b"]) == ["decode@b", "train@b"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"), [(["trian@a"], "did you mean train@a"), (["--dataset", "c"], "it has a, b")]
+)
+def test_a_mistyped_name_is_answered_with_the_right_one(
+    project: Path, words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert reproduce.main(["--root", str(project), *words]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_broken_dvc_yaml_is_said_so(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (project / "dvc.yaml").write_text("stages: 3\n")
+    assert reproduce.main(["--root", str(project)]) == 2
+    assert "dvc.yaml" in capsys.readouterr().err
+
+
+def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        reproduce.main(["--help"])
+    assert exit_.value.code == 0
+    assert "UpToDate" in capsys.readouterr().out
+
+
+def test_runs_once_then_only_what_is_below_a_change(server: str, project: Path) -> None:
+    assert outcomes(project) == dict.fromkeys(STAGES, "ran")
+    assert sorted(calls(project)) == ["decode", "decode", "report", "train", "train"]
+    assert outcomes(project) == dict.fromkeys(STAGES, "up to date")
+    assert calls(project) == []
+
+    write_params(project, train=2)
+    assert outcomes(project) == {
+        "decode@a": "up to date",
+        "decode@b": "up to date",
+        "train@a": "ran",
+        "train@b": "ran",
+        "report": "ran",
+    }
+    calls(project)
+    write_params(project)  # the old value again: DVC has these results in its run cache
+    changed = outcomes(project)
+    assert (changed["train@a"], changed["report"]) == ("restored", "restored")
+    assert calls(project) == []
+
+
+def test_nothing_to_do_after_dvc_repro(server: str, project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dvc(project, "repro", "-q")
+    calls(project)
+    assert reproduce.main(["--root", str(project)]) == 0
+    assert calls(project) == []
+    assert capsys.readouterr().out.count("up to date") >= len(STAGES)
+
+
+def test_a_failure_stops_what_is_below_and_nothing_else(
+    server: str, project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_params(project, fail="work/train/a")
+    assert reproduce.main(["--root", str(project)]) == 1
+    printed = capsys.readouterr().out
+    table = {words[0]: " ".join(words[1:]) for words in map(str.split, printed.splitlines()) if words}
+    assert table["train@a"].startswith("failed")
+    assert table["report"].startswith("not run")
+    assert table["train@b"].startswith("ran")
+    assert "the step refuses" in printed  # the last lines of the stage
+    assert calls(project).count("train") == 2  # a real failure is not tried again
+
+
+def test_a_changed_corpus_is_noticed(project: Path) -> None:
+    assert not dvc_process.changed_corpus(project)
+    (project / "data" / "a" / "photo").write_text("another\n")
+    assert dvc_process.changed_corpus(project)
+
+
+def test_a_held_lock_is_waited_for(server: str, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_params(project, sleep="work/decode/a")
+    other = subprocess.Popen(
+        [sys.executable, "-m", "dvc", "repro", "-q", "decode@a"],
+        cwd=project,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    until((project / "pid").exists, 60, "the other DVC's stage")
+    waiting = chain.run_stage.with_options(retry_delay_seconds=1)
+    monkeypatch.setattr(chain, "run_stage", waiting)
+    tries: list[str] = []
+    repro = dvc_process.repro
+
+    def release_after_the_first(stage: str, root: Path, log: Callable[[str], None]) -> dvc_process.Outcome:
+        tries.append(stage)
+        if tries.count("decode@a") == 2:
+            (project / "awake").touch()
+            os.kill(int((project / "pid").read_text()), signal.SIGTERM)
+            other.wait(30)
+        return repro(stage, root, log)
+
+    monkeypatch.setattr(dvc_process, "repro", release_after_the_first)
+    stages = graph.select(graph.read(project), ["decode@a"], [])
+    assert [result.outcome for result in chain.run(stages, project)] == ["ran"]
+    assert tries.count("decode@a") == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("embedded", [False, True], ids=["SIGTERM", "Ctrl-C"])
+def test_stopping_leaves_nothing_running(server: str, project: Path, embedded: bool) -> None:
+    """SIGTERM reaches the program alone, Ctrl-C its whole group, and with it Prefect's embedded server."""
+    write_params(project, sleep="work/decode/a")
+    environment = os.environ | ({} if embedded else {"PREFECT_API_URL": server})
+    if embedded:
+        environment |= {"PREFECT_HOME": str(project.parent / "prefect")}
+    flow = psutil.Popen(
+        [sys.executable, "-m", "flows.reproduce", "--root", str(project)],
+        cwd=ROOT,
+        env=environment,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        until(lambda: (project / "pid").exists() or flow.poll() is not None, 120, "the sleeping stage")
+        family = flow.children(recursive=True)
+        assert any(process.pid == int((project / "pid").read_text()) for process in family)
+        if embedded:
+            os.killpg(flow.pid, signal.SIGINT)
+        else:
+            flow.terminate()
+        said, _ = flow.communicate(timeout=90)
+        assert flow.returncode == (130 if embedded else 143), said
+        assert psutil.wait_procs(family, timeout=10)[1] == []
+    finally:
+        for process in [flow, *flow.children(recursive=True)] if flow.is_running() else []:
+            process.kill()
+    # the next run is right
+    (project / "awake").touch()
+    dvc(project, "repro", "-q")
+    chains = [f"photo of {dataset}\ndecode 1\ntrain 1\n" for dataset in "ab"]
+    assert (project / "report").read_text() == "".join([*chains, "report 1\n"])

@@ -1,0 +1,170 @@
+"""The page and the tables at the end: offline, escaped, the same bytes, and alive in a real browser."""
+
+from __future__ import annotations
+
+import io
+import re
+import subprocess
+import sys
+
+import imagecodecs
+import numpy as np
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from diffretouch.errors import UserError
+from diffretouch.report.frames import histogram
+from diffretouch.report.gather import choose
+from diffretouch.report.numbers import Metrics, interval, signed
+from diffretouch.report.summary import print_summary
+from diffretouch.stages import embed, evaluate, report
+from tests import browser, fake_chain
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """A folder with the whole chain up to the page: fivek simulated, ppr10k said to be real."""
+    folder = tmp_path_factory.mktemp("report")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        params = fake_chain.params(evaluate={"bootstrap": 50})
+        for dataset, provenance in (("fivek", "simulated"), ("ppr10k", "real")):
+            fake_chain.build(folder, dataset, provenance=provenance)
+            fake_chain.draw_attributes(folder / "reports" / dataset / "attributes.png")
+            evaluate.run(params, dataset)
+            embed.run(params, dataset)
+        report.run(params)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def html(root) -> str:
+    return (root / "reports/index.html").read_text(encoding="utf-8")
+
+
+def test_the_page_needs_no_network(html) -> None:
+    for source in re.findall(r'(?:src|href|action)="([^"]*)"', html):
+        assert source.startswith(("data:", "#")), source
+    assert not re.search(r"https?://(?!www\.w3\.org)|@import|url\(", re.sub(r'"data:[^"]*"', "", html))
+    assert len(html) < 12e6
+
+
+def test_everything_a_stranger_may_write_is_escaped(html) -> None:
+    assert fake_chain.HOSTILE not in html
+    assert "LibRaw cannot read &lt;script&gt;" in html
+
+
+def test_only_the_simulated_corpus_carries_the_banner(html) -> None:
+    banner = re.search(r'<aside class="banner".*?</aside>', html, re.S)[0]
+    assert "fivek" in banner
+    assert "ppr10k" not in banner
+    assert html.count('<span class="chip">simulated</span>') == 1
+
+
+def test_the_page_shows_what_the_design_asks_for(html) -> None:
+    assert html.count('<article class="sheet"') == 2 * 2
+    assert html.count('class="mark">expert ') == 2 * 3 + 2 * 2
+    assert html.count('<input type="range"') == 2 * 2 * 4
+    strips = re.findall(r'<div class="strip">(.*?)</div>', html, re.S)
+    assert {strip.count("<img") for strip in strips} == {fake_chain.POINTS}
+    assert html.count('<svg class="hist"') == 2 * (1 + 6 + 6) + 2 * (1 + 4 + 6)
+    for words in ("4 photos, 2 scenes", "LPIPS is absent", "linear-srgb-1", "Quarantined photos: 1", "oracle"):
+        assert words in html
+    assert len(re.findall(r'src="data:image/png;base64', html)) == 2 * 5
+
+
+def test_numbers_on_the_page_are_those_of_metrics_csv(root, html) -> None:
+    metrics = Metrics(root / "reports/fivek/metrics.csv")
+    for row in ("input", "expert", "random_2_3"):
+        assert f"<td>{interval(metrics.get(row, 'psnr'))}</td>" in html
+    assert signed(metrics.get("expert_minus_input", "psnr").mean, 1) in html
+
+
+def test_the_same_inputs_give_the_same_bytes(root, html, monkeypatch) -> None:
+    monkeypatch.chdir(root)
+    report.run(fake_chain.params())
+    assert (root / "reports/index.html").read_text(encoding="utf-8") == html
+
+
+def test_a_missing_output_is_answered_with_the_command_that_makes_it(root, monkeypatch) -> None:
+    monkeypatch.chdir(root)
+    plot = root / "reports/fivek/tsne.png"
+    content = plot.read_bytes()
+    plot.unlink()
+    with pytest.raises(UserError, match="dvc repro embed@fivek"):
+        report.run(fake_chain.params())
+    plot.write_bytes(content)
+
+
+def test_photos_are_chosen_scene_by_scene(root) -> None:
+    manifest = pd.read_parquet(root / "work/decode/fivek/manifest.parquet").query("status == 'ok'")
+    assert choose(manifest, 3)["photo_id"].tolist() == ["a4501-scene0", "a4503-scene2", "a4502-scene1"]
+
+
+def test_histogram_stands_where_the_values_are() -> None:
+    image = np.zeros((10, 10, 3), np.float32)
+    image[..., 0] = 0.5
+    red, green, _ = re.findall(r'd="([^"]*)"', histogram(image))
+    assert re.findall(r"L(\d+) 0", red) == ["49"]
+    assert re.findall(r"L(\d+) 0(?=[ Z])", green)[0] == "0"
+
+
+def test_summary_prints_the_tables_from_reports_alone(root, tmp_path) -> None:
+    out = io.StringIO()
+    print_summary(fake_chain.params(), root / "reports", Console(file=out, width=140))
+    text = out.getvalue()
+    metrics = Metrics(root / "reports/fivek/metrics.csv")
+    assert interval(metrics.get("expert", "psnr")) in text
+    assert f"expert − input: {signed(metrics.get('expert_minus_input', 'psnr').mean)} dB" in text
+    assert text.count("simulated corpus") == 1
+    assert text.splitlines()[-1].endswith("reports/index.html")
+    with pytest.raises(UserError, match="dvc repro evaluate@fivek"):
+        print_summary(fake_chain.params(), tmp_path)
+
+
+def test_summary_starts_light() -> None:
+    code = "import diffretouch.report.summary, sys; print(sorted({'torch', 'pandas', 'matplotlib'} & set(sys.modules)))"
+    command = [sys.executable, "-c", code]
+    assert subprocess.run(command, capture_output=True, text=True, check=True, cwd=fake_chain.ROOT).stdout == "[]\n"
+
+
+@browser.needs_browser
+@pytest.mark.browser
+def test_sliders_and_loupe_work_in_a_browser_without_a_network(root, tmp_path) -> None:
+    move = """
+      const sheet = document.querySelector(".sheet"), view = sheet.querySelector(".view");
+      const range = sheet.querySelectorAll(".axis input")[1];
+      range.value = 6; range.dispatchEvent(new Event("input"));
+      const strip = [...sheet.querySelectorAll(".axis")[1].querySelectorAll(".strip img")];
+      const say = {moved: view.src === strip[6].src, readout: sheet.querySelector(".readout").textContent};
+      sheet.querySelector(".hold").dispatchEvent(new Event("pointerdown"));
+      say.held = view.src === sheet.querySelector(".source img").src;
+      sheet.querySelector(".hold").dispatchEvent(new Event("pointerup"));
+      say.released = view.src === strip[6].src;
+      sheet.querySelector(".source img").click();
+      document.dispatchEvent(new KeyboardEvent("keydown", {key: "ArrowRight"}));
+      say.loupe = document.querySelector("#loupe b").textContent;
+      say.empty = [...document.images].filter(i => i.getAttribute("src") && i.complete && !i.naturalWidth).length;
+      say.wide = document.documentElement.scrollWidth > innerWidth;
+      document.title = JSON.stringify(say);
+    """
+    title = re.search(r"<title>(.*?)</title>", browser.dom(root / "reports/index.html", tmp_path, move))[1]
+    assert title == (
+        '{"moved":true,"readout":"brightness +1.00","held":true,"released":true,'
+        '"loupe":"a4501-scene0 · expert A","empty":0,"wide":false}'
+    )
+
+
+@browser.needs_browser
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [1440, 500])
+def test_the_page_is_painted(root, tmp_path, width) -> None:
+    shot = tmp_path / "page.png"
+    browser.screenshot(root / "reports/index.html", tmp_path / "profile", shot, width=width, height=1800)
+    image = imagecodecs.imread(shot)[..., :3].astype(int)
+    assert image.shape[:2] == (1800, width)
+    # the banner's amber, the dark ground, and coloured photographs
+    assert (np.abs(image - (232, 165, 60)).max(-1) < 6).mean() > 0.005
+    assert (image.max(-1) < 60).mean() > 0.4
+    assert len(np.unique(image.reshape(-1, 3) // 16, axis=0)) > 80
