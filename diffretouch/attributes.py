@@ -73,5 +73,3 @@ def _temperature(image: Tensor) -> Tensor:
     mired = 1e6 / (449 * inside**3 + 3525 * inside**2 + 6823.3 * inside + 5520.33)
     # McCamy folds back beyond these n: go on with the slope there
     return mired - 356 * (n - inside).clamp(max=0) - 33 * (n - inside).clamp(min=0)
-
-

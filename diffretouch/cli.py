@@ -64,7 +64,9 @@ def summary() -> None:
 
 
 @app.command("demo-data")
-def demo_data(root: Annotated[Path, typer.Option(help="Folder to write fivek/ and ppr10k/ into.")] = Path("data")) -> None:
+def demo_data(
+    root: Annotated[Path, typer.Option(help="Folder to write fivek/ and ppr10k/ into.")] = Path("data"),
+) -> None:
     """Write both simulated corpora, small, in the real ones' layouts: DNGs, experts' pictures, masks."""
     from diffretouch.corpus.demo import write_demo
 

@@ -26,4 +26,6 @@ def track(items: Iterable[T], what: str, total: int) -> Iterator[T]:
         now = time.monotonic()
         if now - last > LOG_EVERY_S or done == total:
             last, rate = now, done / max(now - start, 1e-9)
-            print(f"{what}: {done}/{total}, {rate:.1f}/s, {(total - done) / rate:.0f} s left", file=sys.stderr, flush=True)
+            print(
+                f"{what}: {done}/{total}, {rate:.1f}/s, {(total - done) / rate:.0f} s left", file=sys.stderr, flush=True
+            )

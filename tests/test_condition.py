@@ -38,7 +38,9 @@ def test_other_schemes() -> None:
     scores = torch.tensor([[1.0], [2.0], [6.0]]).expand(3, 4)
     assert ternary(scores, NONE)[:, 0].tolist() == [-1, 0, 1]
     assert deviation(scores, NONE)[:, 0].tolist() == pytest.approx([-2 / 3, -1 / 3, 1])
-    assert quantile(scores, torch.arange(10.0)[:, None].expand(10, 4))[:, 0].tolist() == pytest.approx([-0.7, -0.5, 0.3])
+    assert quantile(scores, torch.arange(10.0)[:, None].expand(10, 4))[:, 0].tolist() == pytest.approx(
+        [-0.7, -0.5, 0.3]
+    )
 
 
 def test_contrast_threshold_is_a_share_of_the_middle() -> None:

@@ -106,7 +106,10 @@ def test_a_loss_that_is_not_finite_stops(truths: GroundTruths, tmp_path: Path) -
 def test_blind_network_ignores_c(truths: GroundTruths, tmp_path: Path) -> None:
     pipe, _ = _run(truths, _settings(condition="none"), tmp_path / "s.pt")
     photo = torch.rand(1, 3, 16, 16, generator=generator("photo"))
-    a, b = (pipe(photo, c, num_inference_steps=1, generator=generator("n")).grids for c in (torch.ones(1, 4), -torch.ones(1, 4)))
+    a, b = (
+        pipe(photo, c, num_inference_steps=1, generator=generator("n")).grids
+        for c in (torch.ones(1, 4), -torch.ones(1, 4))
+    )
     assert torch.equal(a, b)
 
 

@@ -46,7 +46,9 @@ def read_card(root: Path) -> CorpusCard:
     """The corpus card in `root`; UserError when it is absent or does not fit."""
     path = root / "corpus.yaml"
     if not path.exists():
-        raise UserError(f"{path} not found: write the demo with `diffretouch demo-data`, or bring a corpus into {root}/")
+        raise UserError(
+            f"{path} not found: write the demo with `diffretouch demo-data`, or bring a corpus into {root}/"
+        )
     try:
         return CorpusCard.model_validate(yaml.safe_load(path.read_text()))
     except (yaml.YAMLError, ValidationError) as error:

@@ -18,7 +18,9 @@ def split_of(photo_id: str, group: str, test_from: int, val_share: float) -> Spl
     """
     number = re.search(r"\d+", photo_id)
     if number is None:
-        raise PhotoError(f"{photo_id!r} holds no number, so no split: ids look like a0001-name (fivek) or 12_3 (ppr10k)")
+        raise PhotoError(
+            f"{photo_id!r} holds no number, so no split: ids look like a0001-name (fivek) or 12_3 (ppr10k)"
+        )
     if int(number.group()) >= test_from:
         return "test"
     return "val" if hash_share(group) < val_share else "train"

@@ -138,4 +138,6 @@ def _noise(shape: tuple[int, ...], generator: torch.Generator | list[torch.Gener
         return torch.randn(shape, generator=generator, dtype=like.dtype).to(like.device)
     if len(generator) != shape[0]:
         raise ValueError(f"{len(generator)} generators for {shape[0]} photos: give one, or one a photo")
-    return torch.cat([torch.randn((1, *shape[1:]), generator=one, dtype=like.dtype) for one in generator]).to(like.device)
+    return torch.cat([torch.randn((1, *shape[1:]), generator=one, dtype=like.dtype) for one in generator]).to(
+        like.device
+    )

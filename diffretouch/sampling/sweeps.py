@@ -30,7 +30,9 @@ def requests(
 ) -> list[Request]:
     """Every request for one photo: its experts' own c, c = 0, random c of growing size, and a walk along each axis."""
 
-    def request(sweep: str, sample: int, c: tuple[float, ...], expert: str | None = None, walk: bool = False) -> Request:
+    def request(
+        sweep: str, sample: int, c: tuple[float, ...], expert: str | None = None, walk: bool = False
+    ) -> Request:
         noise = (seed, dataset, photo_id, sweep, *(() if walk else (expert or "", sample)))
         return Request(photo_id, sweep, expert, sample, c, noise)
 

@@ -56,7 +56,9 @@ def train(
     device = pipe.device
     net = nn.ModuleDict({"unet": pipe.unet, "grid_head": pipe.grid_head, "guide": pipe.guide}).train()
     averaged = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(settings.ema_decay))
-    optimiser = torch.optim.AdamW(net.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
+    optimiser = torch.optim.AdamW(
+        net.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
+    )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, settings))
     parts: dict[str, Any] = {"net": net, "averaged": averaged, "optimiser": optimiser, "schedule": schedule}
     first, history = 0, list[dict[str, float]]()
@@ -69,7 +71,9 @@ def train(
         on_point(point)
 
     def save(step: int) -> None:
-        save_state(state_path, marks, {"step": step, "history": history} | {n: p.state_dict() for n, p in parts.items()})
+        save_state(
+            state_path, marks, {"step": step, "history": history} | {n: p.state_dict() for n, p in parts.items()}
+        )
 
     batch = settings.batch_size
     practises = settings.control_loss == "ours" and settings.condition == "expert"
@@ -112,10 +116,11 @@ def train(
             if practises or contrasts:
                 s = scores(soft_clamp(d), d.shape[2])
                 if practises:
-                    asked = (x.to(device).repeat(n, 1) for x in (mid, half, noticeable[view]))
-                    control = losses.ours(s, c_all, *asked, scale.to(device))
+                    middle, reach, differ = (x.to(device).repeat(n, 1) for x in (mid, half, noticeable[view]))
+                    control = losses.ours(s, c_all, middle, reach, differ, scale.to(device))
                 else:
-                    control = losses.published(*s.chunk(3), c.to(device), scale.to(device), settings.tau)
+                    own, other, opposite = s.chunk(3)
+                    control = losses.published(own, other, opposite, c.to(device), scale.to(device), settings.tau)
             loss = eps_loss + settings.pixel_weight * pixel_loss + settings.control_weight * control
             if not math.isfinite(loss.item()):
                 raise UserError(f"the loss is {loss.item()} at step {step}: lower train.learning_rate")
@@ -130,7 +135,7 @@ def train(
             if done % settings.log_every == 0 or done == settings.steps:
                 values = {"loss": loss, "eps": eps_loss, "pixel": pixel_loss, "control": control}
                 point = {"step": done} | {name: round(value.item(), 6) for name, value in values.items()}
-                point["learning_rate"] = round(schedule.get_last_lr()[0], 8)
+                point["learning_rate"] = round(float(schedule.get_last_lr()[0]), 8)
                 if done % settings.validate_every < settings.log_every or done == settings.steps:
                     point |= {name: round(value, 4) for name, value in validate(with_weights(pipe, averaged)).items()}
                 history.append(point)
@@ -159,9 +164,7 @@ def with_weights(pipe: RetouchPipeline, averaged: AveragedModel) -> RetouchPipel
     """The same pipeline around the averaged networks."""
     parts: Any = averaged.module
     modules = {name: parts[name] for name in ("unet", "grid_head", "guide")}
-    return RetouchPipeline(
-        **modules, vae=pipe.vae, scheduler=pipe.scheduler, condition_gain=pipe.config.condition_gain
-    )
+    return RetouchPipeline(**modules, vae=pipe.vae, scheduler=pipe.scheduler, condition_gain=pipe.config.condition_gain)
 
 
 def disturb(photo: Tensor, stops: float, balance: float, draw: torch.Generator) -> Tensor:

@@ -10,7 +10,9 @@ from torch import Tensor
 from torch.nn.functional import huber_loss
 
 
-def published(own: Tensor, other_noise: Tensor, opposite: Tensor, condition: Tensor, scale: Tensor, tau: float) -> Tensor:
+def published(
+    own: Tensor, other_noise: Tensor, opposite: Tensor, condition: Tensor, scale: Tensor, tau: float
+) -> Tensor:
     """Sum over c_i != 0 of -log of the softmax share of D+ (same c, other noise) against D- (same noise, -c); mean."""
     near = -(own - other_noise).abs() / scale / tau
     far = -(own - opposite).abs() / scale / tau
