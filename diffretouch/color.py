@@ -13,7 +13,7 @@ SRGB_TO_XYZ = ((0.4124, 0.3576, 0.1805), (0.2126, 0.7152, 0.0722), (0.0193, 0.11
 
 
 def srgb_to_linear(srgb: Tensor) -> Tensor:
-    """sRGB in [0,1] to linear light in [0,1], any shape; values outside continue along the straight part or the power."""
+    """sRGB in [0,1] to linear light in [0,1], any shape; values outside follow the straight part or the power."""
     power = ((srgb.clamp(min=0.04045) + 0.055) / 1.055) ** 2.4
     return torch.where(srgb <= 0.04045, srgb / 12.92, power)
 

@@ -146,6 +146,9 @@ class Train(Section):
     tau: float = Field(gt=0)
     """Temperature of the published L_cl, on scores scaled by the experts' mean half-range."""
     learning_rate: float = Field(gt=0)
+    """Of the U-Net."""
+    head_learning_rate: float = Field(gt=0)
+    """Of the parts that are new beside a pretrained U-Net: grid head and guide."""
     warmup_steps: int = Field(ge=0)
     weight_decay: float = Field(ge=0)
     clip_norm: float = Field(gt=0)

@@ -31,7 +31,7 @@ def root(tmp_path_factory):
         params = fake_chain.params(evaluate={"bootstrap": 50})
         for dataset, provenance in (("fivek", "simulated"), ("ppr10k", "real")):
             fake_chain.build(folder, dataset, provenance=provenance)
-            fake_chain.draw_attributes(folder / "reports" / dataset / "attributes.png")
+            fake_chain.draw_attributes(folder / "work/attributes" / dataset / "attributes.png")
             evaluate.run(params, dataset)
             embed.run(params, dataset)
         report.run(params)
@@ -89,7 +89,7 @@ def test_the_same_inputs_give_the_same_bytes(root, html, monkeypatch) -> None:
 
 def test_a_missing_output_is_answered_with_the_command_that_makes_it(root, monkeypatch) -> None:
     monkeypatch.chdir(root)
-    plot = root / "reports/fivek/tsne.png"
+    plot = root / "work/embed/fivek/tsne.png"
     content = plot.read_bytes()
     plot.unlink()
     with pytest.raises(UserError, match="dvc repro embed@fivek"):

@@ -1,0 +1,1 @@
+"""Corpora: their layouts, their splits, and the demo ones."""

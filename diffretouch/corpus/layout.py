@@ -10,10 +10,11 @@ from typing import Literal
 
 import pandas as pd
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from diffretouch.errors import UserError
 
+SIDECARS = {".xmp", ".pp3", ".dop", ".txt", ".csv", ".json", ".yaml", ".db", ".ini"}
 PICTURE_SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
 
 
@@ -51,7 +52,7 @@ def read_card(root: Path) -> CorpusCard:
         )
     try:
         return CorpusCard.model_validate(yaml.safe_load(path.read_text()))
-    except (yaml.YAMLError, ValidationError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise UserError(f"{path} does not fit (name, provenance real|simulated, licence, notes): {error}") from error
 
 
@@ -64,7 +65,7 @@ def list_photos(root: Path, experts: Sequence[str]) -> list[Photo]:
     raw_dir, target = (root / "dng", "tiff16_") if fivek else (root / "raw", "target_")
     if not raw_dir.is_dir():
         raise UserError(f"{root} holds neither dng/ (FiveK's layout) nor raw/ (PPR10K's)")
-    raws = {path.stem: path for path in sorted(raw_dir.iterdir()) if not path.name.startswith(".")}
+    raws = {path.stem: path for path in sorted(raw_dir.iterdir()) if _may_be_raw(path)}
     facts = _facts(root / "photos.csv")
     photos = []
     for photo_id in sorted(raws.keys() | facts.keys()):
@@ -87,6 +88,11 @@ def list_photos(root: Path, experts: Sequence[str]) -> list[Photo]:
     return photos
 
 
+def _may_be_raw(path: Path) -> bool:
+    """Not what editors and systems leave beside the photos."""
+    return path.is_file() and not path.name.startswith(".") and path.suffix.lower() not in SIDECARS
+
+
 def _picture(folder: Path, photo_id: str) -> Path:
     for suffix in PICTURE_SUFFIXES:
         if (path := folder / f"{photo_id}{suffix}").exists():
@@ -98,7 +104,10 @@ def _facts(path: Path) -> dict[str, dict[str, str]]:
     """`photos.csv` by photo_id; an absent file is an empty one."""
     if not path.exists():
         return {}
-    frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+    try:
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except ValueError as error:  # pandas' parser errors and wrong encodings
+        raise UserError(f"{path} is no table in UTF-8 with commas: {error}") from error
     if "photo_id" not in frame:
         raise UserError(f"{path} lacks the column photo_id: it has {list(frame.columns)}")
     return {str(row["photo_id"]): {str(k): str(v) for k, v in row.items()} for row in frame.to_dict("records")}

@@ -5,9 +5,7 @@ One photo is one task, with one torch thread, so the numbers do not depend on ho
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,6 +18,7 @@ from diffretouch.attributes import ATTRIBUTES, scores
 from diffretouch.errors import UserError
 from diffretouch.evaluation.perceptual import Perceptual
 from diffretouch.files.pictures import read_mask, read_srgb
+from diffretouch.processes import map_in_processes
 from diffretouch.progress import track
 
 Row = dict[str, object]
@@ -65,11 +64,8 @@ class Ruler:
 def measure_all(photos: Iterable[Photo], ruler: Ruler, *, workers: int, label: str) -> list[Row]:
     """Rows of every photo, in the order of `photos` and of their samples, whatever the number of workers."""
     tasks = list(photos)
-    # spawn: LibRaw's and torch's thread pools do not survive a fork
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(max(1, min(workers, len(tasks))), mp_context=spawn) as pool:
-        parts = pool.map(partial(measure, ruler=ruler), tasks)
-        return [row for rows in track(parts, label, len(tasks)) for row in rows]
+    parts = map_in_processes(partial(measure, ruler=ruler), tasks, workers)
+    return [row for rows in track(parts, label, len(tasks)) for row in rows]
 
 
 def measure(photo: Photo, ruler: Ruler) -> list[Row]:

@@ -1,0 +1,1 @@
+"""Files in and out: RAW, pictures, tables, figures, written whole."""

@@ -5,6 +5,7 @@ Used by every stage that draws; the report's page has the same colours.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,11 @@ STYLE: Any = {
 def style() -> AbstractContextManager[Any]:
     """A context in which figures take this look."""
     return plt.rc_context(STYLE)
+
+
+def expert_colours(experts: Sequence[str]) -> dict[str, str]:
+    """A hue for each expert, none of them amber, which is ours."""
+    return {expert: CYCLE[1 + k % (len(CYCLE) - 1)] for k, expert in enumerate(experts)}
 
 
 def save(figure: Figure, path: Path, dpi: int = 130) -> None:

@@ -1,11 +1,12 @@
 """Pictures in and out at 16 bit, with their ICC profiles; never silently 8 bit.
 
-Pillow opens 16-bit RGB TIFF as 8 bit and its colour management is 8-bit, so TIFF goes through tifffile, PNG and JPEG
-through imagecodecs, and colour through LittleCMS (imagecodecs).
+Pillow opens 16-bit RGB TIFF as 8 bit and its colour management is 8-bit, so TIFF goes through tifffile, the pixels of
+PNG and JPEG through imagecodecs, and colour through LittleCMS (imagecodecs); Pillow only reads their headers.
 """
 
 from __future__ import annotations
 
+import struct
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +15,7 @@ import imagecodecs
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
+from PIL import Image
 
 from diffretouch.errors import PhotoError
 from diffretouch.files.atomic import whole
@@ -24,6 +26,8 @@ Space = Literal["srgb", "prophoto"]
 # EXIF/TIFF orientation -> (quarter turns counter-clockwise, mirrored afterwards), after TIFF 6.0, tag 274
 _UPRIGHT = {1: (0, False), 2: (0, True), 3: (2, False), 4: (2, True), 5: (3, True), 6: (3, False), 7: (1, True)}
 _UPRIGHT[8] = (1, False)
+# what tifffile, imagecodecs and Pillow raise for a file that is cut off or is something else
+UNREADABLE = (ValueError, RuntimeError, OSError, EOFError, struct.error, LookupError, TypeError, SyntaxError)
 
 
 @cache
@@ -51,17 +55,7 @@ def read_srgb(path: Path, untagged: Space = "srgb") -> Picture:
     pixels, profile, orientation = _read(path)
     profile = profile or (icc("prophoto") if untagged == "prophoto" else None)
     if profile is not None and profile != icc("srgb"):
-        # unoptimised: LittleCMS' default 16-bit tables are off by up to .08 in dark saturated pixels
-        pixels = imagecodecs.cms_transform(
-            pixels,
-            profile,
-            icc("srgb"),
-            colorspace="rgb",
-            outcolorspace="rgb",
-            outdtype=np.uint16,
-            intent=imagecodecs.CMS.INTENT.RELATIVE_COLORIMETRIC,
-            flags=imagecodecs.CMS.FLAGS.NOOPTIMIZE,
-        )
+        pixels = _through(profile, pixels, path)
     turns, mirrored = _UPRIGHT[orientation]
     pixels = np.rot90(pixels, turns)
     if mirrored:
@@ -69,37 +63,71 @@ def read_srgb(path: Path, untagged: Space = "srgb") -> Picture:
     return np.ascontiguousarray(pixels, dtype=np.float32) / np.float32(65535)
 
 
+def _through(profile: bytes, pixels: NDArray[np.uint16], path: Path) -> NDArray[np.uint16]:
+    """From the colours of an ICC profile to sRGB, 16 bit."""
+    grey = profile[16:20] == b"GRAY"
+    try:
+        # unoptimised: LittleCMS' default 16-bit tables are off by up to .08 in dark saturated pixels
+        return imagecodecs.cms_transform(
+            np.ascontiguousarray(pixels[..., 0]) if grey else pixels,
+            profile,
+            icc("srgb"),
+            colorspace="gray" if grey else "rgb",
+            outcolorspace="rgb",
+            outdtype=np.uint16,
+            intent=imagecodecs.CMS.INTENT.RELATIVE_COLORIMETRIC,
+            flags=imagecodecs.CMS.FLAGS.NOOPTIMIZE,
+        )
+    except (RuntimeError, ValueError) as error:
+        raise PhotoError(f"{path.name} has an ICC profile that cannot be used: {error}") from error
+
+
 def read_mask(path: Path) -> Picture:
-    """A subject mask in [0,1], (H,W)."""
-    mask = imagecodecs.imread(path)
-    return np.asarray(mask if mask.ndim == 2 else mask[..., 0], np.float32) / np.float32(np.iinfo(mask.dtype).max)
+    """A subject mask in [0,1], (H,W), of a PNG, JPEG or TIFF; of a coloured one the red channel."""
+    return _read(path)[0][..., 0].astype(np.float32) / np.float32(65535)
 
 
 def _read(path: Path) -> tuple[NDArray[np.uint16], bytes | None, int]:
     """16-bit RGB as stored, its ICC profile, its orientation tag."""
     if not path.exists():
         raise PhotoError(f"{path.name} is missing")
-    profile: bytes | None = None
-    orientation = 1
     try:
-        if path.suffix.lower() in {".tif", ".tiff"}:
-            with tifffile.TiffFile(path) as tif:
-                page: Any = tif.pages[0]
-                pixels = page.asarray()
-                profile = page.tags.valueof(34675)
-                orientation = int(page.tags.valueof(274, 1))
-        else:
-            pixels = imagecodecs.imread(path)
-    except (tifffile.TiffFileError, imagecodecs.DelayedImportError, ValueError, RuntimeError, OSError) as error:
-        raise PhotoError(f"{path.name} cannot be read: {str(error).splitlines()[0]}") from error
+        pixels, profile, orientation = (
+            _open_tiff(path) if path.suffix.lower() in {".tif", ".tiff"} else _open_other(path)
+        )
+    except UNREADABLE as error:
+        words = str(error).splitlines() or [type(error).__name__]
+        raise PhotoError(f"{path.name} cannot be read: {words[0]}") from error
+    spaces = [b"RGB "]
+    if pixels.ndim == 3 and pixels.shape[2] in (1, 2):  # grey, or grey with alpha
+        pixels = pixels[..., 0]
     if pixels.ndim == 2:
         pixels = np.repeat(pixels[..., None], 3, axis=2)
+        spaces.append(b"GRAY")
     if pixels.ndim != 3 or pixels.shape[2] not in (3, 4) or pixels.dtype not in (np.uint8, np.uint16):
         raise PhotoError(f"{path.name} is {pixels.dtype} {pixels.shape}: expected 8- or 16-bit RGB")
+    if profile is not None and profile[16:20] not in spaces:
+        raise PhotoError(f"{path.name} has an ICC profile of other colours than its own: {profile[16:20]!r}")
     pixels = pixels[..., :3]
     if pixels.dtype == np.uint8:
         pixels = pixels.astype(np.uint16) * np.uint16(257)
     return np.ascontiguousarray(pixels), profile, orientation if orientation in _UPRIGHT else 1
+
+
+def _open_tiff(path: Path) -> tuple[NDArray[Any], bytes | None, int]:
+    with tifffile.TiffFile(path) as tif:
+        page: Any = tif.pages[0]
+        if page.photometric not in (tifffile.PHOTOMETRIC.RGB, tifffile.PHOTOMETRIC.MINISBLACK):
+            raise ValueError(f"its colours are {getattr(page.photometric, 'name', page.photometric)}, expected RGB")
+        return page.asarray(), page.tags.valueof(34675), int(page.tags.valueof(274, 1))
+
+
+def _open_other(path: Path) -> tuple[NDArray[Any], bytes | None, int]:
+    with Image.open(path) as header:
+        if header.mode in ("CMYK", "YCCK", "P", "LAB"):
+            raise ValueError(f"its colours are {header.mode}, expected RGB")
+        profile, orientation = header.info.get("icc_profile"), int(header.getexif().get(274, 1))
+    return imagecodecs.imread(path), profile, orientation
 
 
 def to_uint(image: NDArray[np.floating], bits: Literal[8, 16]) -> NDArray[Any]:
@@ -132,7 +160,7 @@ def write_png8(path: Path, image: NDArray[np.floating]) -> None:
 
 def jpeg8(image: NDArray[np.floating], quality: int) -> bytes:
     """A JPEG file's bytes without metadata or chroma subsampling; image (H,W,3) in [0,1], sRGB."""
-    return imagecodecs.jpeg8_encode(to_uint(image, 8), level=quality, subsampling="444")
+    return bytes(imagecodecs.jpeg8_encode(to_uint(image, 8), level=quality, subsampling="444"))
 
 
 def resize(image: Picture, size: tuple[int, int]) -> Picture:

@@ -51,7 +51,8 @@ def decode(path: Path, *, demosaic: str = "AHD", highlights: str = "Clip") -> Ra
     except rawpy.LibRawError as error:
         reason = error.args[0] if error.args else type(error).__name__
         text = reason.decode("ascii", "replace") if isinstance(reason, bytes) else str(reason)
-        raise PhotoError(f"LibRaw cannot read {path.name}: {text}") from error
+        more = ", the file ends too early or is no file" if isinstance(error, rawpy.LibRawIOError) else ""
+        raise PhotoError(f"LibRaw cannot read {path.name}: {text}{more}") from error
     if rgb.shape[2] == 1:
         rgb = np.repeat(rgb, 3, axis=2)
     if not rgb.any():

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from diffretouch.errors import UserError
+from diffretouch.files.atomic import whole
 
 
 def corpus_dir(dataset: str) -> Path:
@@ -21,6 +22,12 @@ def stage_dir(stage: str, dataset: str) -> Path:
 def report_dir(dataset: str) -> Path:
     """What people read."""
     return Path("reports") / dataset
+
+
+def publish(work_file: Path, dataset: str) -> None:
+    """Copy a file of `work/` to where people read it; the report stage, which writes there, reads the original."""
+    with whole(report_dir(dataset) / work_file.name) as temporary:
+        shutil.copyfile(work_file, temporary)
 
 
 def resume_file(dataset: str) -> Path:

@@ -13,7 +13,7 @@ import pandas as pd
 from diffretouch.attributes import ATTRIBUTES
 from diffretouch.config import Report
 from diffretouch.files.tables import read_table
-from diffretouch.files.workspace import report_dir, require, stage_dir
+from diffretouch.files.workspace import require, stage_dir
 from diffretouch.report import curves
 from diffretouch.report.frames import Frame, data_uri, frame
 from diffretouch.report.numbers import Company, Metrics, company
@@ -82,7 +82,9 @@ def gather(dataset: str, settings: Report) -> Dataset:
     sampled = samples[samples["split"] == "test"]
     chosen = choose(usable[usable["photo_id"].isin(sampled["photo_id"])], settings.photos)
     plots = {
-        name: data_uri(require(report_dir(dataset) / file, f"dvc repro {stage}@{dataset}").read_bytes(), "image/png")
+        name: data_uri(
+            require(stage_dir(stage, dataset) / file, f"dvc repro {stage}@{dataset}").read_bytes(), "image/png"
+        )
         for name, (file, stage) in PLOTS.items()
     }
     history = require(stage_dir("train", dataset) / "history.jsonl", f"dvc repro train@{dataset}")
@@ -94,9 +96,9 @@ def gather(dataset: str, settings: Report) -> Dataset:
         counts={split: int((usable["split"] == split).sum()) for split in ("train", "val", "test")},
         sizes=_sizes(usable),
         quarantined=tuple(zip(bad["photo_id"], bad["reason"], strict=True)),
-        metrics=Metrics(report_dir(dataset) / "metrics.csv"),
+        metrics=Metrics(stage_dir("evaluate", dataset) / "metrics.csv"),
         plots=plots | {"training": data_uri(drawn, "image/png")},
-        company=tuple(company(require(report_dir(dataset) / "tsne.csv", f"dvc repro embed@{dataset}"))),
+        company=tuple(company(require(stage_dir("embed", dataset) / "tsne.csv", f"dvc repro embed@{dataset}"))),
         photos=tuple(_photo(line, dataset, samples, measured, truths, settings) for line in chosen.to_dict("records")),
     )
 

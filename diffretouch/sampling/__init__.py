@@ -1,0 +1,1 @@
+"""What is sampled: the sweeps of c for each photo."""

@@ -1,0 +1,1 @@
+"""One thin verb for each stage of dvc.yaml."""

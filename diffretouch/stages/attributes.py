@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import pandas as pd
 import torch
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from diffretouch.attributes import ATTRIBUTES, scores
 from diffretouch.condition import conditions, photo_range
 from diffretouch.config import Params
-from diffretouch.files.atomic import whole, write_json
+from diffretouch.files.atomic import write_json
+from diffretouch.files.figures import FAINT, expert_colours, save, style
 from diffretouch.files.pictures import read_srgb
 from diffretouch.files.tables import read_table, write_table
-from diffretouch.files.workspace import new_dir, report_dir, stage_dir
+from diffretouch.files.workspace import new_dir, publish, stage_dir
 from diffretouch.progress import track
 
+PLOT = "attributes.png"
 UNITS = ("colorfulness [0,1]", "brightness [0,1]", "contrast (mean squared difference)", "temperature (mired)")
 
 
@@ -59,7 +59,8 @@ def run(params: Params, dataset: str) -> None:
             "half_range": {a: round(float(h), 6) for a, h in zip(ATTRIBUTES, half, strict=True)},
         },
     )
-    _plot(frame, report_dir(dataset) / "attributes.png", dataset)
+    save(_figure(frame, title=f"{dataset}: attribute scores and condition c of the experts' results"), out / PLOT)
+    publish(out / PLOT, dataset)
 
 
 def score_pictures(paths: list[Path], size: int) -> Tensor:
@@ -67,20 +68,25 @@ def score_pictures(paths: list[Path], size: int) -> Tensor:
     return torch.cat([scores(torch.from_numpy(read_srgb(p)).permute(2, 0, 1)[None], size) for p in paths]).double()
 
 
-def _plot(frame: pd.DataFrame, path: Path, dataset: str) -> None:
+def _figure(frame: pd.DataFrame, *, title: str) -> Figure:
     """Two rows of histograms, one line an expert: the scores, and c."""
-    figure, axes = plt.subplots(2, 4, figsize=(14, 5.2), layout="constrained")
-    for i, attribute in enumerate(ATTRIBUTES):
-        for axis, column, label in ((axes[0, i], f"score_{attribute}", UNITS[i]), (axes[1, i], f"c_{attribute}", "c")):
-            low, high = frame[column].min(), frame[column].max()
-            for expert, part in frame.groupby("expert"):
-                axis.hist(part[column], bins=12, range=(low, high), histtype="step", linewidth=1.6, label=expert)
-            axis.set_xlabel(label)
-        axes[0, i].set_title(attribute)
-    axes[0, 0].set_ylabel("ground truths")
-    axes[1, 0].set_ylabel("ground truths")
-    axes[0, 3].legend(title="expert", fontsize="small")
-    figure.suptitle(f"{dataset}: attribute scores and condition c of the experts' results")
-    with whole(path) as temporary:
-        figure.savefig(temporary, dpi=110, metadata={"Software": None})
-    plt.close(figure)
+    colours = expert_colours(sorted(frame["expert"].unique()))
+    with style():
+        figure, axes = plt.subplots(2, 4, figsize=(11.6, 4.8))
+        for i, attribute in enumerate(ATTRIBUTES):
+            for axis, column, words in (
+                (axes[0, i], f"score_{attribute}", UNITS[i]),
+                (axes[1, i], f"c_{attribute}", "c"),
+            ):
+                span = frame[column].min(), frame[column].max()
+                for expert, part in frame.groupby("expert"):
+                    axis.hist(part[column], 12, span, histtype="step", lw=1.5, color=colours[expert], label=expert)
+                axis.set_xlabel(words)
+            axes[0, i].set_title(attribute)
+        axes[0, 0].set_ylabel("ground truths")
+        axes[1, 0].set_ylabel("ground truths")
+        handles = [plt.Line2D([], [], color=colour, label=f"expert {x}") for x, colour in colours.items()]
+        figure.legend(handles=handles, ncols=len(handles), loc="upper right")
+        figure.suptitle(title, x=0.01, ha="left", fontsize=10, color=FAINT)
+        figure.tight_layout()
+    return figure

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +19,7 @@ from diffretouch.files import pictures, raw
 from diffretouch.files.atomic import write_json
 from diffretouch.files.tables import write_table
 from diffretouch.files.workspace import corpus_dir, new_dir, stage_dir
+from diffretouch.processes import map_in_processes
 from diffretouch.progress import track
 
 
@@ -41,7 +39,8 @@ def run(params: Params, dataset: str) -> None:
     card = read_card(source)
     photos = list_photos(source, corpus.experts)
     job = Job(new_dir(stage_dir("decode", dataset)), params.decode, corpus)
-    rows = list(track(_decode_all(photos, job, params.runtime.workers), f"decode {dataset}", len(photos)))
+    decoding = map_in_processes(partial(decode_photo, job=job), photos, params.runtime.workers)
+    rows = list(track(decoding, f"decode {dataset}", len(photos)))
     manifest = pd.DataFrame(rows).sort_values("photo_id", ignore_index=True)
     write_table(job.out / "manifest.parquet", manifest)
     write_json(job.out / "corpus.json", {**card.model_dump(), "decode_profile": params.decode.profile})
@@ -51,18 +50,9 @@ def run(params: Params, dataset: str) -> None:
     if len(bad) > params.decode.max_quarantined_share * len(manifest):
         raise UserError(
             f"{len(bad)} of {len(manifest)} photos of {dataset} cannot be used, more than "
-            f"decode.max_quarantined_share {params.decode.max_quarantined_share}: mend the files named above"
+            f"decode.max_quarantined_share {params.decode.max_quarantined_share}: mend the files named above, "
+            f"then `dvc repro decode@{dataset}`"
         )
-
-
-def _decode_all(photos: list[Photo], job: Job, workers: int) -> Iterator[dict[str, object]]:
-    work = partial(decode_photo, job=job)
-    if workers == 1 or len(photos) == 1:
-        yield from map(work, photos)
-        return
-    # spawn: LibRaw's OpenMP deadlocks in a forked child
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(work, photos)
 
 
 def decode_photo(photo: Photo, job: Job) -> dict[str, object]:

@@ -14,7 +14,7 @@ from diffretouch.files.atomic import whole
 from diffretouch.files.figures import save
 from diffretouch.files.pictures import read_srgb
 from diffretouch.files.tables import read_table, write_table
-from diffretouch.files.workspace import new_dir, report_dir, stage_dir
+from diffretouch.files.workspace import new_dir, publish, stage_dir
 from diffretouch.progress import track
 
 RANDOM = ("random_0_1", "random_1_2", "random_2_3")
@@ -28,15 +28,18 @@ def run(params: Params, dataset: str) -> None:
     paths = [Path(path) for path in pictures.pop("path")]
     rows = [describe(read_srgb(path)) for path in track(paths, f"embed {dataset}", len(paths))]
     table = pd.concat([pictures, pd.DataFrame(rows, columns=list(FEATURES))], axis=1)
-    write_table(new_dir(stage_dir("embed", dataset)) / "features.parquet", table)
+    out = new_dir(stage_dir("embed", dataset))
+    write_table(out / "features.parquet", table)
 
     style = style_space(table)
     settings = params.embed
     places = tsne.project(style, perplexity=settings.perplexity, iterations=settings.iterations, seed=settings.seed)
     placed = pictures.assign(x=places[:, 0], y=places[:, 1]).join(nearest(table, style)).round(4)
-    with whole(report_dir(dataset) / "tsne.csv") as temporary:
+    with whole(out / "tsne.csv") as temporary:
         placed.to_csv(temporary, index=False, lineterminator="\n")
-    save(tsne.figure(placed, title=f"{dataset}: t-SNE of a {NAME}"), report_dir(dataset) / "tsne.png")
+    save(tsne.figure(placed, title=f"{dataset}: t-SNE of a {NAME}"), out / "tsne.png")
+    for name in ("tsne.csv", "tsne.png"):
+        publish(out / name, dataset)
 
 
 def _pictures(dataset: str, experts: tuple[str, ...]) -> pd.DataFrame:

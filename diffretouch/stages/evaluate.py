@@ -14,7 +14,7 @@ from diffretouch.evaluation.measure import METRIC_COLUMNS, SCORES, Photo, Ruler,
 from diffretouch.files.atomic import whole, write_json
 from diffretouch.files.figures import save
 from diffretouch.files.tables import read_table, write_table
-from diffretouch.files.workspace import new_dir, report_dir, require, stage_dir
+from diffretouch.files.workspace import new_dir, publish, report_dir, require, stage_dir
 
 SAMPLES = ("photo_id", "split", "sweep", "expert", "sample", "path", *(f"c_{name}" for name in ATTRIBUTES))
 
@@ -34,22 +34,24 @@ def run(params: Params, dataset: str) -> None:
     photos = _photos(manifest, samples, experts, decoded, sampled)
     rows = measure_all(photos, ruler, workers=params.runtime.workers, label=f"evaluate {dataset}")
     table = _join(samples, pd.DataFrame(rows))
-    write_table(new_dir(stage_dir("evaluate", dataset)) / "per_sample.parquet", table)
+    out = new_dir(stage_dir("evaluate", dataset))
+    write_table(out / "per_sample.parquet", table)
 
     # the very settings the attributes were made with
     ranges = control.half_ranges(truths, Attributes(**{name: scales[name] for name in Attributes.model_fields}))
     groups = dict(zip(manifest["photo_id"], manifest["group"].astype(str), strict=True))
     metrics = _summarise(table, truths, ranges, groups, params.evaluate, card["provenance"])
-    reports = report_dir(dataset)
-    with whole(reports / "metrics.csv") as temporary:
+    with whole(out / "metrics.csv") as temporary:
         metrics.to_csv(temporary, index=False, lineterminator="\n")
-    write_json(reports / "metrics.json", summary.headlines(metrics))
+    write_json(report_dir(dataset) / "metrics.json", summary.headlines(metrics))
 
     shown = metrics[metrics["split"] == summary.HEADLINE]
     title = f"{dataset} ({card['provenance']} corpus), {summary.HEADLINE} photos"
-    save(plots.psnr(shown, experts, title=title, confidence=params.evaluate.confidence), reports / "psnr.png")
+    save(plots.psnr(shown, experts, title=title, confidence=params.evaluate.confidence), out / "psnr.png")
     axis_rows = table[(table["split"] == summary.HEADLINE) & table["sweep"].str.startswith("axis_")]
-    save(plots.control(control.responses(axis_rows, ranges), shown, title=title), reports / "control.png")
+    save(plots.control(control.responses(axis_rows, ranges), shown, title=title), out / "control.png")
+    for name in ("metrics.csv", "psnr.png", "control.png"):
+        publish(out / name, dataset)
 
 
 def _lpips(settings: Evaluate, dataset: str) -> tuple[str, Path, str | None] | None:

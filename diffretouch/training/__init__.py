@@ -1,0 +1,1 @@
+"""Training: ground truths, losses, the loop, and taking it up again."""

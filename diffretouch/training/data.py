@@ -1,6 +1,7 @@
 """Ground truths for training, held as arrays: photos, experts' results, latents, scores and conditions.
 
-A view is a photo seen whole (view 0) or through a crop, squeezed to a square as the network sees it. V views, K experts.
+A view is a photo seen whole (view 0) or through a crop, squeezed to a square as the network sees it; V views, K experts
+each.
 """
 
 from __future__ import annotations

@@ -57,7 +57,12 @@ def train(
     net = nn.ModuleDict({"unet": pipe.unet, "grid_head": pipe.grid_head, "guide": pipe.guide}).train()
     averaged = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(settings.ema_decay))
     optimiser = torch.optim.AdamW(
-        net.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
+        [
+            {"params": net["unet"].parameters(), "lr": settings.learning_rate},
+            {"params": [*net["grid_head"].parameters(), *net["guide"].parameters()], "lr": settings.head_learning_rate},
+        ],
+        weight_decay=settings.weight_decay,
+        fused=True,
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, settings))
     parts: dict[str, Any] = {"net": net, "averaged": averaged, "optimiser": optimiser, "schedule": schedule}

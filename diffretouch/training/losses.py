@@ -24,7 +24,7 @@ def ours(measured: Tensor, condition: Tensor, mid: Tensor, half: Tensor, noticea
     """Distance of measured scores from the ones c asks for, mid + c half: signed, and anchored on the photo's experts.
 
     Between D(c) and D(-c) this is a margin of 2 |c_i| half-ranges that can neither flip its sign nor saturate. Huber
-    with its knee at half a mean half-range; attributes on which the photo's experts agree (`noticeable` false) are free.
+    with its knee at half a mean half-range; attributes on which the photo's experts agree (not `noticeable`) are free.
     """
     error = (measured - (mid + condition * half)) / scale
     penalty = huber_loss(error, torch.zeros_like(error), delta=0.5, reduction="none")
