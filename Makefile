@@ -14,8 +14,9 @@ help: ## this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "%-14s %s\n", $$1, $$2}'
 
 repro: $(VENV) ## the whole chain from RAW photos to reports/index.html; what is up to date is not run again
-	@if [ -z "$$(ls -A data 2>/dev/null)" ]; then \
-	  echo "data/ is empty: writing the two demo corpora (about a minute)"; diffretouch demo-data; fi
+	@if ! { [ -f data/fivek/corpus.yaml ] && [ -f data/ppr10k/corpus.yaml ]; } && \
+	  ! grep -qsE '^provenance: *real' data/fivek/corpus.yaml data/ppr10k/corpus.yaml; then \
+	  echo "data/ lacks a corpus: writing the two demo corpora (about a minute)"; diffretouch demo-data; fi
 	@if [ -f data.dvc ] && dvc status data.dvc | grep -q "modified:"; then \
 	  echo "NOTE: data/ is not the corpus that data.dvc names; dvc repro takes it as new and writes its checksum to data.dvc."; \
 	  echo "      To go back to the committed demo corpora: git checkout data.dvc, move data/ away, make repro."; fi

@@ -6,48 +6,126 @@ import importlib
 import shutil
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, NamedTuple
 
 import typer
+from typer.core import TyperGroup
 
 from diffretouch.errors import ConfigError, UserError
 
+
+class Commands(TyperGroup):
+    """Commands that say what to do after Ctrl-C."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command named."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            print("interrupted: run the same command again", file=sys.stderr)
+            raise typer.Exit(130) from None
+
+
 app = typer.Typer(
+    cls=Commands,
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Learn how experts retouch photos: RAW to report in stages. `dvc repro` runs them all; each is a command here.",
+    help="Learn how experts retouch photos: from RAW files to one report, in stages.\n\n"
+    "`make repro` does everything on a fresh clone; `dvc repro` runs the stages that are out of date. Each stage is a "
+    "command here too, in the order of the list: all read params.yaml and run from the root of the repository.\n\n"
+    "Exit codes: 0 done, 1 failed, 2 a mistake in params.yaml or on the command line.",
 )
 
+
+class Words(NamedTuple):
+    """What the help of a stage says."""
+
+    what: str
+    reads: str
+    writes: str
+    then: str
+
+
 STAGES = {
-    "decode": "RAW and experts' pictures -> work/decode/DATASET: 16-bit sRGB pictures and a manifest of every photo.",
-    "attributes": "Pictures -> work/attributes/DATASET: scores and the condition c of every ground truth.",
-    "train": "Pictures and c -> work/train/DATASET/model: a diffusers pipeline folder. Stopped, the same command goes on.",
-    "sample": "Model and photos -> work/sample/DATASET: experts' c, c = 0, random c, and walks along each slider.",
-    "evaluate": "Samples -> reports/DATASET/metrics.json and .csv: fidelity with intervals, control of the sliders.",
-    "embed": "Samples -> reports/DATASET/tsne.png and .csv: style features and their t-SNE.",
-    "study": "Samples -> work/study/DATASET/export: blinded pairs to judge in a browser; key.csv lies apart.",
+    "decode": Words(
+        "Develop every RAW and convert every expert's picture, to 16-bit sRGB of one size.",
+        "data/DATASET",
+        "work/decode/DATASET: the pictures, and manifest.parquet with a row for every photo. What cannot be read is a "
+        "row with a reason; more of them than decode.max_quarantined_share fail the stage.",
+        "attributes",
+    ),
+    "attributes": Words(
+        "Measure colorfulness, brightness, contrast and temperature of every expert's result, and make c from them.",
+        "work/decode/DATASET",
+        "work/attributes/DATASET: attributes.parquet, scales.json, attributes.png",
+        "train",
+    ),
+    "train": Words(
+        "Train the model. Stopped, the same command goes on from its last saved state.",
+        "work/decode/DATASET, work/attributes/DATASET",
+        "work/train/DATASET: model/ (a diffusers pipeline folder), history.jsonl; curves in reports/DATASET/training",
+        "sample",
+    ),
+    "sample": Words(
+        "Retouch the test photos: with each expert's c, with c = 0, with random c, and along each slider.",
+        "work/decode/DATASET, work/attributes/DATASET, work/train/DATASET",
+        "work/sample/DATASET: PNG pictures and samples.parquet",
+        "evaluate",
+    ),
+    "evaluate": Words(
+        "Measure the samples against the experts: fidelity with intervals over scenes, control of the sliders.",
+        "work/decode/DATASET, work/attributes/DATASET, work/sample/DATASET",
+        "work/evaluate/DATASET, and for people reports/DATASET/metrics.json, metrics.csv, psnr.png, control.png",
+        "embed",
+    ),
+    "embed": Words(
+        "Describe the style of inputs, experts' results and random results, and place them by t-SNE.",
+        "work/decode/DATASET, work/sample/DATASET",
+        "work/embed/DATASET, and for people reports/DATASET/tsne.csv, tsne.png",
+        "study",
+    ),
+    "study": Words(
+        "Make blinded pairs for people to judge in a browser.",
+        "work/decode/DATASET, work/sample/DATASET",
+        "work/study/DATASET/export: the page, its pictures and trials.csv, to hand out; key.csv beside it, to keep",
+        "report",
+    ),
 }
 
 
-def _stage_command(stage: str, what: str) -> None:
-    def command(dataset: Annotated[str, typer.Argument(help="A dataset of params.yaml: fivek or ppr10k.")]) -> None:
+def _stage_command(stage: str, words: Words) -> None:
+    def command(dataset: Annotated[str, typer.Argument(help="One of params.yaml's: fivek or ppr10k.")]) -> None:
         from diffretouch.config import load
 
         params = load()
         params.corpus(dataset)
         importlib.import_module(f"diffretouch.stages.{stage}").run(params, dataset)
 
-    app.command(stage, help=what)(command)
+    then = words.then if words.then == "report" else f"{words.then} DATASET"
+    parts = (
+        words.what,
+        f"Reads: {words.reads}; params.yaml: {stage}, corpora.DATASET",
+        f"Writes: {words.writes}",
+        f"Next: `diffretouch {then}`, or `dvc repro` for all that is out of date",
+    )
+    app.command(stage, help="\n\n".join(parts))(command)
 
 
-for _stage, _what in STAGES.items():
-    _stage_command(_stage, _what)
+for _stage, _words in STAGES.items():
+    _stage_command(_stage, _words)
 
 
 @app.command()
 def report() -> None:
-    """Everything measured -> reports/index.html: one offline page over all datasets."""
+    """Put everything measured on one offline page over all datasets.
+
+    Reads: work/ (all stages but study); params.yaml: report, datasets
+
+    Writes: reports/index.html
+
+    Next: open it in a browser; `diffretouch summary` prints its tables
+    """
     from diffretouch.config import load
     from diffretouch.stages.report import run
 
@@ -56,7 +134,12 @@ def report() -> None:
 
 @app.command()
 def summary() -> None:
-    """Print the tables of the last evaluation and the path of the report."""
+    """Print the tables of the last evaluation and the path of the report.
+
+    Reads: reports/DATASET/metrics.csv
+
+    Writes: nothing
+    """
     from diffretouch.config import load
     from diffretouch.report.summary import print_summary
 
@@ -67,18 +150,33 @@ def summary() -> None:
 def demo_data(
     root: Annotated[Path, typer.Option(help="Folder to write fivek/ and ppr10k/ into.")] = Path("data"),
 ) -> None:
-    """Write both simulated corpora, small, in the real ones' layouts: DNGs, experts' pictures, masks."""
-    from diffretouch.corpus.demo import write_demo
+    """Write both simulated corpora, small, in the real ones' layouts: DNGs, experts' pictures, masks.
 
-    taken = [path for name in ("fivek", "ppr10k") if (path := root / name).exists()]
-    if taken:
-        raise UserError(f"{' and '.join(map(str, taken))} exist: move them away, or name another --root")
-    write_demo(root)
+    Always the same bytes. Demo corpora that are there are replaced; any other corpus is refused and left alone.
+
+    Reads: photographs inside installed packages
+
+    Writes: ROOT/fivek, ROOT/ppr10k
+
+    Next: `make repro`, or `dvc repro`
+    """
+    from diffretouch.corpus.demo import write_demo
+    from diffretouch.progress import track
+
+    write_demo(root, progress=track)
+    print(f"{root / 'fivek'} and {root / 'ppr10k'} are written; next: `make repro`")
 
 
 @app.command()
 def profile(name: Annotated[str, typer.Argument(help="cpu, fivek or ppr10k: a file of profiles/.")]) -> None:
-    """Make profiles/NAME.yaml the params.yaml in use; the one before is kept as params.yaml.before."""
+    """Make profiles/NAME.yaml the params.yaml in use; the one before is kept as params.yaml.before.
+
+    Reads: profiles/NAME.yaml
+
+    Writes: params.yaml
+
+    Next: `dvc repro` runs what changed
+    """
     from diffretouch.config import PARAMS, load
 
     source = Path("profiles") / f"{name}.yaml"
@@ -101,8 +199,6 @@ def main() -> None:
         sys.exit(error.exit_code)
     except OSError as error:
         # a full disk or a forbidden folder is the user's to mend: say which file
-        print(f"error: {error.strerror or error}: {error.filename or 'unknown file'}", file=sys.stderr)
+        where = f": {error.filename}" if error.filename else ""
+        print(f"error: {error.strerror or error}{where}; run the same command again once mended", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print("interrupted: run the same command again", file=sys.stderr)
-        sys.exit(130)

@@ -143,6 +143,8 @@ class Train(Section):
     """L_cl: METHOD section 3."""
     control_weight: float = Field(ge=0)
     """lambda."""
+    grid_smoothness: float = Field(ge=0)
+    """Weight of the mean squared difference between neighbouring cells of the grid, in the plane."""
     tau: float = Field(gt=0)
     """Temperature of the published L_cl, on scores scaled by the experts' mean half-range."""
     learning_rate: float = Field(gt=0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -84,8 +85,13 @@ def write_demo(
                 pass
         _write_photos_csv(part, corpus, shots)
         _write_corpus_yaml(part, corpus)
-        shutil.rmtree(root / corpus.name, ignore_errors=True)
+        # renamed, not removed in place: stopped at any moment, what is left is whole, or absent and written anew
+        before = root / f".{corpus.name}.before"
+        shutil.rmtree(before, ignore_errors=True)
+        if (root / corpus.name).exists():
+            (root / corpus.name).rename(before)
         part.rename(root / corpus.name)
+        shutil.rmtree(before, ignore_errors=True)
 
 
 def _refuse_real(folder: Path) -> None:
@@ -93,10 +99,11 @@ def _refuse_real(folder: Path) -> None:
     if not folder.exists() or not any(folder.iterdir()):
         return
     about = folder / "corpus.yaml"
-    if not about.exists() or (yaml.safe_load(about.read_text()) or {}).get("provenance") != "simulated":
+    if not about.exists() or re.search(r"^provenance: *simulated\s*$", about.read_text(), re.M) is None:
         raise UserError(
             f"{folder} holds something that is no demo corpus (its corpus.yaml does not say `provenance: simulated`): "
-            "move it away, or give another folder with `diffretouch demo-data --root`"
+            "it is left alone. A corpus of your own needs a corpus.yaml (name, provenance: real, licence) and then "
+            "`make repro`; to see the demo beside it, `diffretouch demo-data --root ELSEWHERE`"
         )
 
 

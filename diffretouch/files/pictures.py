@@ -1,7 +1,7 @@
 """Pictures in and out at 16 bit, with their ICC profiles; never silently 8 bit.
 
 Pillow opens 16-bit RGB TIFF as 8 bit and its colour management is 8-bit, so TIFF goes through tifffile, the pixels of
-PNG and JPEG through imagecodecs, and colour through LittleCMS (imagecodecs); Pillow only reads their headers.
+PNG through imagecodecs, and colour through LittleCMS (imagecodecs); Pillow reads headers and JPEG.
 """
 
 from __future__ import annotations
@@ -27,7 +27,17 @@ Space = Literal["srgb", "prophoto"]
 _UPRIGHT = {1: (0, False), 2: (0, True), 3: (2, False), 4: (2, True), 5: (3, True), 6: (3, False), 7: (1, True)}
 _UPRIGHT[8] = (1, False)
 # what tifffile, imagecodecs and Pillow raise for a file that is cut off or is something else
-UNREADABLE = (ValueError, RuntimeError, OSError, EOFError, struct.error, LookupError, TypeError, SyntaxError)
+UNREADABLE = (
+    ValueError,
+    RuntimeError,
+    OSError,
+    EOFError,
+    struct.error,
+    LookupError,
+    TypeError,
+    SyntaxError,
+    MemoryError,
+)
 
 
 @cache
@@ -79,7 +89,7 @@ def _through(profile: bytes, pixels: NDArray[np.uint16], path: Path) -> NDArray[
             flags=imagecodecs.CMS.FLAGS.NOOPTIMIZE,
         )
     except (RuntimeError, ValueError) as error:
-        raise PhotoError(f"{path.name} has an ICC profile that cannot be used: {error}") from error
+        raise PhotoError(f"{_name(path)} has an ICC profile that cannot be used: {error}") from error
 
 
 def read_mask(path: Path) -> Picture:
@@ -90,14 +100,14 @@ def read_mask(path: Path) -> Picture:
 def _read(path: Path) -> tuple[NDArray[np.uint16], bytes | None, int]:
     """16-bit RGB as stored, its ICC profile, its orientation tag."""
     if not path.exists():
-        raise PhotoError(f"{path.name} is missing")
+        raise PhotoError(f"{_name(path)} is missing")
     try:
         pixels, profile, orientation = (
             _open_tiff(path) if path.suffix.lower() in {".tif", ".tiff"} else _open_other(path)
         )
     except UNREADABLE as error:
         words = str(error).splitlines() or [type(error).__name__]
-        raise PhotoError(f"{path.name} cannot be read: {words[0]}") from error
+        raise PhotoError(f"{_name(path)} cannot be read: {words[0]}") from error
     spaces = [b"RGB "]
     if pixels.ndim == 3 and pixels.shape[2] in (1, 2):  # grey, or grey with alpha
         pixels = pixels[..., 0]
@@ -105,13 +115,18 @@ def _read(path: Path) -> tuple[NDArray[np.uint16], bytes | None, int]:
         pixels = np.repeat(pixels[..., None], 3, axis=2)
         spaces.append(b"GRAY")
     if pixels.ndim != 3 or pixels.shape[2] not in (3, 4) or pixels.dtype not in (np.uint8, np.uint16):
-        raise PhotoError(f"{path.name} is {pixels.dtype} {pixels.shape}: expected 8- or 16-bit RGB")
+        raise PhotoError(f"{_name(path)} is {pixels.dtype} {pixels.shape}: expected 8- or 16-bit RGB")
     if profile is not None and profile[16:20] not in spaces:
-        raise PhotoError(f"{path.name} has an ICC profile of other colours than its own: {profile[16:20]!r}")
+        raise PhotoError(f"{_name(path)} has an ICC profile of other colours than its own: {profile[16:20]!r}")
     pixels = pixels[..., :3]
     if pixels.dtype == np.uint8:
         pixels = pixels.astype(np.uint16) * np.uint16(257)
     return np.ascontiguousarray(pixels), profile, orientation if orientation in _UPRIGHT else 1
+
+
+def _name(path: Path) -> str:
+    """With its folder, which tells whose picture it is."""
+    return "/".join(path.parts[-2:])
 
 
 def _open_tiff(path: Path) -> tuple[NDArray[Any], bytes | None, int]:
@@ -127,7 +142,9 @@ def _open_other(path: Path) -> tuple[NDArray[Any], bytes | None, int]:
         if header.mode in ("CMYK", "YCCK", "P", "LAB"):
             raise ValueError(f"its colours are {header.mode}, expected RGB")
         profile, orientation = header.info.get("icc_profile"), int(header.getexif().get(274, 1))
-    return imagecodecs.imread(path), profile, orientation
+        # libjpeg fills what is cut off with grey, and only Pillow objects; a JPEG has 8 bits anyhow
+        pixels = np.asarray(header) if header.format == "JPEG" else imagecodecs.imread(path)
+    return pixels, profile, orientation
 
 
 def to_uint(image: NDArray[np.floating], bits: Literal[8, 16]) -> NDArray[Any]:

@@ -11,7 +11,7 @@ from diffretouch.bilateral_grid import identity_affine
 
 
 class GridHead(ModelMixin, ConfigMixin):
-    """(N,4,h,w) features -> grid (N,12,depth,h/4,w/4) by two strided 3x3 and two 1x1 convolutions; identity at first."""
+    """Features (N,4,h,w) to a grid (N,12,depth,h/4,w/4): two strided 3x3, two 1x1 convolutions; identity at first."""
 
     @register_to_config
     def __init__(self, depth: int = 8) -> None:

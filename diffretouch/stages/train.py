@@ -8,6 +8,7 @@ from functools import partial
 
 import torch
 from dvclive import Live
+from safetensors import SafetensorError
 from torch import Tensor
 
 from diffretouch.attributes import ATTRIBUTES
@@ -89,7 +90,10 @@ def run(params: Params, dataset: str) -> None:
             on_point=on_point,
         )
     out = new_dir(stage_dir("train", dataset))
-    pipe.save_pretrained(out / "model", safe_serialization=True)
+    try:
+        pipe.save_pretrained(out / "model", safe_serialization=True)
+    except SafetensorError as error:
+        raise UserError(f"{out / 'model'} cannot be written ({error}); the trained state is kept in {state}") from error
     write_text(out / "history.jsonl", "".join(json.dumps(point) + "\n" for point in history))
     state.unlink(missing_ok=True)
 

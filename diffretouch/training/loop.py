@@ -126,7 +126,13 @@ def train(
                 else:
                     own, other, opposite = s.chunk(3)
                     control = losses.published(own, other, opposite, c.to(device), scale.to(device), settings.tau)
-            loss = eps_loss + settings.pixel_weight * pixel_loss + settings.control_weight * control
+            roughness = grid.diff(dim=3).square().mean() + grid.diff(dim=4).square().mean()
+            loss = (
+                eps_loss
+                + settings.pixel_weight * pixel_loss
+                + settings.control_weight * control
+                + settings.grid_smoothness * roughness
+            )
             if not math.isfinite(loss.item()):
                 raise UserError(f"the loss is {loss.item()} at step {step}: lower train.learning_rate")
             optimiser.zero_grad()
@@ -138,7 +144,7 @@ def train(
 
             done = step + 1
             if done % settings.log_every == 0 or done == settings.steps:
-                values = {"loss": loss, "eps": eps_loss, "pixel": pixel_loss, "control": control}
+                values = {"loss": loss, "eps": eps_loss, "pixel": pixel_loss, "control": control, "grid": roughness}
                 point = {"step": done} | {name: round(value.item(), 6) for name, value in values.items()}
                 point["learning_rate"] = round(float(schedule.get_last_lr()[0]), 8)
                 if done % settings.validate_every < settings.log_every or done == settings.steps:
@@ -159,7 +165,7 @@ def train(
                 save(done)
                 print(f"stopped at step {done}: run the same command to go on from here", file=sys.stderr)
                 raise Stopped(128 + stops[0])
-            if done % settings.checkpoint_every == 0:
+            if done % settings.checkpoint_every == 0 or done == settings.steps:
                 save(done)
     net.load_state_dict(averaged.module.state_dict())
     net.eval()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import signal
 import sys
@@ -33,8 +34,11 @@ def code_fingerprint() -> str:
 
 def save_state(path: Path, marks: dict[str, str], state: dict[str, Any]) -> None:
     """Replace the state at `path`, whole."""
+    # through memory: torch.save tells a full disk from a RuntimeError without the file's name
+    file = io.BytesIO()
+    torch.save({"fingerprint": marks, **state}, file)
     with whole(path) as temporary:
-        torch.save({"fingerprint": marks, **state}, temporary)
+        temporary.write_bytes(file.getbuffer())
 
 
 def load_state(path: Path, marks: dict[str, str]) -> dict[str, Any] | None:

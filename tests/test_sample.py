@@ -1,0 +1,202 @@
+"""sample: the laws of c and noise, and the stage on a tiny but real model."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import imagecodecs
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from diffretouch.attributes import ATTRIBUTES
+from diffretouch.config import Params
+from diffretouch.errors import UserError
+from diffretouch.model.build import new_autoencoder, new_pipeline
+from diffretouch.sampling.sweeps import RANGES, Request, requests
+from diffretouch.seeds import generator, seed_of
+from diffretouch.stages import sample
+from tests import fake_chain
+from tests.test_model import tiny_train
+
+EXPERTS = {x: tuple(0.1 * k + 0.05 * i for i in range(4)) for k, x in enumerate("abcde")}
+COLUMNS = [
+    *("photo_id", "split", "sweep", "expert", "sample", "seed", "scheduler", "steps"),
+    *(f"c_{name}" for name in ATTRIBUTES),
+    "path",
+]
+
+
+def wanted(photo_id: str = "a4501-x", **changes) -> list[Request]:
+    words = {"experts": EXPERTS, "seed": 0, "draws": 4, "points": 7} | changes
+    return requests("fivek", photo_id, **words)
+
+
+# the sweeps
+
+
+def test_every_picture_that_is_asked_for() -> None:
+    counted = pd.Series([request.sweep for request in wanted()]).value_counts().to_dict()
+    assert counted == {"expert": 5, "neutral": 1, **dict.fromkeys(RANGES, 4), **{f"axis_{a}": 7 for a in ATTRIBUTES}}
+    assert len(wanted()) == 46
+
+
+def test_experts_and_neutral_have_the_c_they_are_named_for() -> None:
+    of = {(request.sweep, request.expert): request.condition for request in wanted()}
+    assert all(of["expert", x] == c for x, c in EXPERTS.items())
+    assert of["neutral", None] == (0.0,) * 4
+
+
+@pytest.mark.parametrize("sweep", RANGES)
+def test_random_c_stay_in_their_range_on_every_axis_with_both_signs(sweep: str) -> None:
+    low, high = RANGES[sweep]
+    drawn = np.array([r.condition for r in wanted(draws=500) if r.sweep == sweep])
+    assert drawn.shape == (500, 4)
+    assert (np.abs(drawn) >= low).all() and (np.abs(drawn) <= high).all()
+    assert np.abs(np.abs(drawn).mean(0) - (low + high) / 2).max() < 0.06
+    assert np.abs((drawn > 0).mean(0) - 0.5).max() < 0.1
+    assert np.abs(np.corrcoef(drawn.T) - np.eye(4)).max() < 0.2
+
+
+def test_axis_points_move_one_attribute_from_end_to_end_with_the_same_noise() -> None:
+    for axis, attribute in enumerate(ATTRIBUTES):
+        points = [request for request in wanted() if request.sweep == f"axis_{attribute}"]
+        moved = np.array([request.condition for request in points])
+        assert moved[:, axis] == pytest.approx(np.linspace(-1, 1, 7))
+        assert (np.delete(moved, axis, 1) == 0).all()
+        assert [request.sample for request in points] == list(range(7))
+        assert len({request.noise for request in points}) == 1
+
+
+def test_every_other_picture_has_noise_of_its_own() -> None:
+    asked = [*wanted("a4501-x"), *wanted("a4502-y")]
+    others = [seed_of(*request.noise) for request in asked if not request.sweep.startswith("axis_")]
+    assert len(set(others)) == len(others)
+    assert len({seed_of(*request.noise) for request in asked}) == len(others) + 2 * len(ATTRIBUTES)
+
+
+def test_c_and_noise_depend_on_nothing_but_their_name() -> None:
+    """Not on what was drawn before, nor on other photos, nor on how many draws or experts there are."""
+    alone = {(r.sweep, r.expert, r.sample): (r.condition, r.noise) for r in wanted()}
+    torch.rand(3)
+    wanted("a4502-y")
+    fewer = wanted(draws=2, experts={x: EXPERTS[x] for x in "db"})
+    assert len(fewer) == 2 + 1 + 6 + 28
+    for request in fewer:
+        assert alone[request.sweep, request.expert, request.sample] == (request.condition, request.noise)
+    other = {(r.sweep, r.sample): r.condition for r in wanted("a4502-y") if r.sweep in RANGES}
+    assert all(c != alone[sweep, None, number][0] for (sweep, number), c in other.items())
+    assert wanted(seed=1)[6].condition != wanted()[6].condition
+
+
+def test_seeds_never_move() -> None:
+    """Written down once: results of years ago must come back."""
+    assert (
+        seed_of(0, "fivek", "a4501-x", "neutral", "", 0)
+        == int.from_bytes(hashlib.sha256(b"0/fivek/a4501-x/neutral//0").digest()[:8], "big") // 2
+    )
+    first = next(request for request in wanted() if request.sweep == "random_1_2")
+    draw = torch.Generator().manual_seed(seed_of(0, "fivek", "a4501-x", "random_1_2", 0, "c"))
+    size = 1 + torch.rand(4, generator=draw, dtype=torch.float64)
+    assert np.abs(first.condition) == pytest.approx(size.numpy())
+
+
+# the stage
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """decode, attributes and a tiny model that obeys c and noise, under one root."""
+    root = tmp_path_factory.mktemp("sample")
+    fake_chain.build(root, "fivek")
+    train = tiny_train()
+    pipe = new_pipeline(train, new_autoencoder(train.autoencoder, train.norm_groups), "fixed_small", seed=1)
+    # away from the identity, so that c and noise show
+    torch.nn.init.normal_(pipe.grid_head.layers[-1].weight, std=0.3, generator=generator("test"))
+    pipe.save_pretrained(root / "work/train/fivek/model", safe_serialization=True)
+    return root
+
+
+@pytest.fixture
+def here(chain: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(chain)
+    return chain
+
+
+def settings(**changes) -> Params:
+    small = {"random_draws": 2, "axis_points": 3, "batch_size": 8}
+    return fake_chain.params(sample=small | changes, runtime={"threads": 1})
+
+
+def run(**changes) -> pd.DataFrame:
+    sample.run(settings(**changes), "fivek")
+    return pd.read_parquet("work/sample/fivek/samples.parquet")
+
+
+def pictures() -> dict[str, np.ndarray]:
+    folder = Path("work/sample/fivek")
+    return {path.relative_to(folder).as_posix(): imagecodecs.imread(path) for path in sorted(folder.rglob("*.png"))}
+
+
+def test_the_table_and_the_pictures(here: Path) -> None:
+    table = run()
+    assert list(table.columns) == COLUMNS
+    manifest = pd.read_parquet("work/decode/fivek/manifest.parquet").query("status == 'ok'")
+    each = 3 + 1 + 3 * 2 + 4 * 3
+    assert table["photo_id"].value_counts().to_dict() == dict.fromkeys(manifest["photo_id"], each)
+    assert table["expert"].notna().sum() == (table["sweep"] == "expert").sum() == 3 * len(manifest)
+    assert set(table["split"]) == {"test"} and set(table["scheduler"]) == {"ddpm"}
+    assert set(table["steps"]) == {settings().sample.steps}
+    assert table["sample"].dtype.kind == table["seed"].dtype.kind == "i"
+    assert not table.duplicated(["photo_id", "sweep", "expert", "sample"]).any() and table["path"].is_unique
+    c = table[[f"c_{name}" for name in ATTRIBUTES]].to_numpy()
+    assert np.isfinite(c).all()
+    truths = pd.read_parquet("work/attributes/fivek/attributes.parquet")
+    joined = table[table["sweep"] == "expert"].merge(truths, on=["photo_id", "expert"], suffixes=("", "_truth"))
+    assert all((joined[f"c_{name}"] == joined[f"c_{name}_truth"]).all() for name in ATTRIBUTES)
+
+    made = pictures()
+    assert set(made) == set(table["path"])
+    size = manifest.set_index("photo_id")[["height", "width"]]
+    for path, photo_id in zip(table["path"], table["photo_id"], strict=True):
+        assert made[path].shape == (*size.loc[photo_id], 3) and made[path].dtype == np.uint8
+    first = table[table["photo_id"] == manifest["photo_id"].iloc[0]].set_index(["sweep", "sample"])["path"]
+    moved = [made[first["axis_brightness", number]].astype(int) for number in range(3)]
+    assert np.abs(moved[0] - moved[2]).max() > 0
+
+
+def test_again_the_same_bytes_and_with_other_batches_the_same_pictures(here: Path) -> None:
+    def digests() -> dict[str, str]:
+        files = Path("work/sample/fivek").rglob("*.*")
+        return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+    table = run()
+    first, made = digests(), pictures()
+    Path("work/sample/fivek/left_by_a_killed_run.png").write_bytes(b"x")
+    run()
+    assert digests() == first
+    others = run(batch_size=5)
+    pd.testing.assert_frame_equal(others, table)
+    for path, image in pictures().items():
+        assert np.abs(image.astype(int) - made[path]).max() <= 1
+
+
+def test_one_photo_alone_gives_what_it_gives_among_others(here: Path) -> None:
+    table, made = run(), pictures()
+    path = Path("work/decode/fivek/manifest.parquet")
+    manifest = pd.read_parquet(path)
+    try:
+        manifest.iloc[[2]].to_parquet(path)
+        alone = run()
+    finally:
+        manifest.to_parquet(path, index=False)
+    among = table[table["photo_id"] == manifest["photo_id"].iloc[2]].reset_index(drop=True)
+    pd.testing.assert_frame_equal(alone, among)
+    assert all((image == made[name]).all() for name, image in pictures().items())
+
+
+def test_nothing_to_sample_is_said_so(here: Path) -> None:
+    with pytest.raises(UserError, match=r"no usable photos in the splits \['val'\]"):
+        run(splits=["val"])
