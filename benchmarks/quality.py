@@ -8,6 +8,8 @@ where the full one has two (L_cl's second branch), so it gets twice the steps: a
 from __future__ import annotations
 
 import datetime
+import hashlib
+import os
 import platform
 import shutil
 import subprocess
@@ -41,21 +43,28 @@ RESULTS = Path("benchmarks/results")
 
 
 def main(dataset: str) -> None:
-    """Run what is missing, then write the table."""
+    """Run what is missing; the table is written anew after every arm."""
     load().corpus(dataset)
-    runs = {f"{arm}-{seed}": run_arm(dataset, arm, seed) for seed in SEEDS for arm in ARMS}
-    numbers = {name: read_numbers(folder / "reports" / dataset / "metrics.csv") for name, folder in runs.items()}
+    numbers: dict[str, dict[str, float]] = {}
+    for seed in SEEDS:
+        for arm in ARMS:
+            folder = run_arm(dataset, arm, seed)
+            numbers[f"{arm}-{seed}"] = read_numbers(folder / "reports" / dataset / "metrics.csv")
+            write_results(dataset, numbers)
+    print(table(dataset, numbers))
+
+
+def write_results(dataset: str, numbers: dict[str, dict[str, float]]) -> None:
+    """Everything measured so far, with what it was measured on."""
     facts = {
         "dataset": dataset,
-        "date": datetime.date.today().isoformat(),
-        "machine": f"{platform.processor() or platform.machine()}, CPU only",
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, CPU only",
         "versions": {name: version(name) for name in ("torch", "diffusers", "rawpy", "numpy")},
         "train": load().train.model_dump(mode="json"),
     }
     write_json(RESULTS / f"quality-{dataset}.json", {**facts, "runs": numbers})
-    text = table(dataset, str(facts["date"]), numbers)
-    write_text(RESULTS / f"quality-{dataset}.md", text)
-    print(text)
+    write_text(RESULTS / f"quality-{dataset}.md", table(dataset, numbers))
 
 
 def run_arm(dataset: str, arm: str, seed: int) -> Path:
@@ -63,11 +72,13 @@ def run_arm(dataset: str, arm: str, seed: int) -> Path:
     folder = Path("work/.quality") / dataset / f"{arm}-{seed}"
     tree = yaml.safe_load(PARAMS.read_text())
     tree["train"]["seed"] = seed
+    # the random sweeps are not in the table
+    tree["sample"]["random_draws"] = 1
     if arm == "blind":
         tree["train"] |= {"condition": "none", "steps": 2 * tree["train"]["steps"]}
     wanted = yaml.safe_dump(tree, sort_keys=False)
-    done = folder / "done"
-    if done.exists() and (folder / PARAMS).read_text() == wanted:
+    mark, done = fingerprint(dataset, wanted), folder / "done"
+    if done.exists() and done.read_text() == mark:
         return folder
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "work").mkdir(parents=True)
@@ -81,8 +92,17 @@ def run_arm(dataset: str, arm: str, seed: int) -> Path:
         print(f"== {dataset} {arm} seed {seed}: {stage}", flush=True)
         command = "import sys; from diffretouch.cli import main; sys.argv[0] = 'diffretouch'; main()"
         subprocess.run([sys.executable, "-c", command, stage, dataset], cwd=folder, check=True)
-    done.touch()
+    done.write_text(mark)
     return folder
+
+
+def fingerprint(dataset: str, params: str) -> str:
+    """Changes with the parameters, the package's code or the ground truths: an arm is taken up only under the same."""
+    digest = hashlib.sha256(params.encode())
+    truths = Path("work/attributes") / dataset / "attributes.parquet"
+    for path in [*sorted(Path("diffretouch").rglob("*.py")), *([truths] if truths.exists() else [])]:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def read_numbers(path: Path) -> dict[str, float]:
@@ -91,18 +111,23 @@ def read_numbers(path: Path) -> dict[str, float]:
     return {"/".join(key): float(lines[key]) for key in ROWS if key in lines.index}
 
 
-def table(dataset: str, date: str, numbers: dict[str, dict[str, float]]) -> str:
+def table(dataset: str, numbers: dict[str, dict[str, float]]) -> str:
     """Markdown: a line a number, a column a run, and the mean of each arm."""
-    heads = [f"{arm} {seed}" for arm in ARMS for seed in SEEDS] + [f"{arm} mean" for arm in ARMS]
-    lines = [f"# Quality on the {dataset} demo's test photos, {date}", ""]
-    lines += ["| number | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
+    columns = {f"{arm} {seed}": numbers.get(f"{arm}-{seed}", {}) for arm in ARMS for seed in SEEDS}
+    lines = [f"# Quality on the {dataset} demo's test photos", ""]
+    lines += ["| number | " + " | ".join([*columns, *(f"{arm} mean" for arm in ARMS)]) + " |"]
+    lines += ["|---" * (len(columns) + len(ARMS) + 1) + "|"]
     for key in map("/".join, ROWS):
-        values = [[numbers[f"{arm}-{seed}"].get(key) for seed in SEEDS] for arm in ARMS]
-        cells = [value for arm in values for value in arm]
-        cells += [mean(v for v in arm if v is not None) if any(v is not None for v in arm) else None for arm in values]
+        cells = [run.get(key) for run in columns.values()]
+        for arm in ARMS:
+            known = [run[key] for name, run in columns.items() if name.startswith(arm) and key in run]
+            cells.append(mean(known) if known else None)
         lines.append(f"| {key} | " + " | ".join("" if c is None else f"{c:.3f}" for c in cells) + " |")
-    won = [numbers[f"full-{s}"]["expert/all/psnr"] - numbers[f"blind-{s}"]["expert/all/psnr"] for s in SEEDS]
-    lines += ["", f"c is worth {mean(won):+.2f} dB on average ({', '.join(f'{w:+.2f}' for w in won)} by seed)."]
+    psnr = "expert/all/psnr"
+    both = [seed for seed in SEEDS if columns[f"full {seed}"] and columns[f"blind {seed}"]]
+    won = [columns[f"full {seed}"][psnr] - columns[f"blind {seed}"][psnr] for seed in both]
+    if won:
+        lines += ["", f"c is worth {mean(won):+.2f} dB on average ({', '.join(f'{w:+.2f}' for w in won)} by seed)."]
     return "\n".join(lines) + "\n"
 
 

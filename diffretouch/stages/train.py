@@ -33,7 +33,9 @@ FIT_PICTURES = 64
 def run(params: Params, dataset: str) -> None:
     """Train on `dataset`; the same command goes on where an interrupted run stopped."""
     torch.set_num_threads(params.runtime.threads)
-    torch.use_deterministic_algorithms(True)
+    device = pick_device(params.runtime.device)
+    # a GPU has no deterministic gradient of the slicing: there the losses repeat to rounding only
+    torch.use_deterministic_algorithms(True, warn_only=device.type == "cuda")
     corpus, settings = params.corpus(dataset), params.train
     decoded, attributes = stage_dir("decode", dataset), stage_dir("attributes", dataset)
     manifest = read_table(decoded / "manifest.parquet", ["photo_id", "split", "status"])
@@ -48,7 +50,7 @@ def run(params: Params, dataset: str) -> None:
         if found.empty:
             raise UserError(f"{dataset} has no usable {split} photos: see {decoded}/manifest.parquet")
     fitting = some_results(rows["train"], decoded, corpus.experts, settings.network_size, FIT_PICTURES)
-    vae = _autoencoder(settings, fitting)
+    vae = _autoencoder(settings, fitting, device)
     source = Source(
         folder=decoded,
         experts=corpus.experts,
@@ -61,7 +63,7 @@ def run(params: Params, dataset: str) -> None:
     val = load_views(rows["val"], source, 1, settings.seed)
     print(f"{dataset}: {len(data)} views of {len(rows['train'])} photos by {data.experts} experts", file=sys.stderr)
 
-    pipe = new_pipeline(settings, vae, corpus.sampler_variance, settings.seed).to(pick_device(params.runtime.device))
+    pipe = new_pipeline(settings, vae, corpus.sampler_variance, settings.seed).to(device)
     noticeable, val_noticeable = (x.half >= just_noticeable(x.mid, scheme) for x in (data, val))
     marks = fingerprint(
         {"params": settings.model_dump(mode="json"), "data": data.fingerprint(), "code": code_fingerprint()}
@@ -98,9 +100,9 @@ def run(params: Params, dataset: str) -> None:
     state.unlink(missing_ok=True)
 
 
-def _autoencoder(settings: Train, pictures: Tensor) -> AutoencoderKL:
+def _autoencoder(settings: Train, pictures: Tensor, device: torch.device) -> AutoencoderKL:
     """The one `params.yaml` names, else a small one fitted to `pictures`; frozen."""
     named = settings.autoencoder
     if named.source is not None and named.sha256 is not None:
-        return load_autoencoder(named.source, named.sha256).eval().requires_grad_(False)
-    return autoencoder.fit(named, settings.norm_groups, pictures, settings.seed)
+        return load_autoencoder(named.source, named.sha256).eval().requires_grad_(False).to(device)
+    return autoencoder.fit(named, settings.norm_groups, pictures, settings.seed, device)

@@ -14,18 +14,21 @@ from diffretouch.seeds import generator, seed_of
 KL_WEIGHT = 1e-6
 
 
-def fit(settings: Autoencoder, norm_groups: int, pictures: Tensor, seed: int) -> AutoencoderKL:
+def fit(
+    settings: Autoencoder, norm_groups: int, pictures: Tensor, seed: int, device: torch.device | None = None
+) -> AutoencoderKL:
     """Fit on random crops of `pictures` (M,3,S,S) in [0,1]; its scaling_factor becomes 1/std of the latents."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(seed, "autoencoder"))
-        vae = new_autoencoder(settings, norm_groups)
+        vae = new_autoencoder(settings, norm_groups).to(device or torch.device("cpu"))
     optimiser = torch.optim.AdamW(vae.parameters(), lr=settings.learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, settings.steps)
     for step in track(range(settings.steps), "autoencoder", settings.steps):
         draw = generator(seed, "autoencoder", step)
-        batch = random_crops(pictures, settings.batch_size, settings.crop, draw) * 2 - 1
+        batch = random_crops(pictures, settings.batch_size, settings.crop, draw).to(vae.device) * 2 - 1
         posterior = vae.encode(batch).latent_dist
-        decoded = vae.decode(posterior.sample(generator=draw)).sample
+        noise = torch.randn(posterior.mean.shape, generator=draw).to(vae.device)
+        decoded = vae.decode(posterior.mean + posterior.std * noise).sample
         loss = mse_loss(decoded, batch) + KL_WEIGHT * posterior.kl().mean()
         optimiser.zero_grad()
         loss.backward()

@@ -114,8 +114,10 @@ def load_views(rows: pd.DataFrame, source: Source, views: int, seed: int) -> Gro
 
 def some_results(rows: pd.DataFrame, folder: Path, experts: tuple[str, ...], size: int, count: int) -> Tensor:
     """`count` ground truths at most, spread over photos and experts: (M,3,size,size) float32 in [0,1]."""
-    paths = [folder / row[f"expert_{x}"] for _, row in rows.iterrows() for x in experts]
-    chosen = paths[:: max(1, -(-len(paths) // count))]
+    total = len(rows) * len(experts)
+    # every expert in turn, while the photos pass evenly
+    places = [(i * len(rows) // min(count, total), experts[i % len(experts)]) for i in range(min(count, total))]
+    chosen = [folder / rows.iloc[photo][f"expert_{expert}"] for photo, expert in places]
     return unit(torch.stack([_square(read_srgb(path), size) for path in chosen]))
 
 
