@@ -32,7 +32,7 @@ def scores(image: Tensor, size: int = 512) -> Tensor:
 
 
 def soft_clamp(image: Tensor, knee: float = 0.02) -> Tensor:
-    """[0,1] with rounded corners: softplus knees of width `knee` at both ends, identity to 1e-4 between 5 knees.
+    """[0,1] with rounded corners: softplus knees of width `knee` at both ends, identity to 2e-4 from 5 knees inward.
 
     Results D pass through it before they are scored, so a pixel beyond white still has a gradient.
     """

@@ -1,7 +1,7 @@
 """The one schema of `params.yaml`: frozen, extra keys forbidden, a line for every field with its unit.
 
-`runtime` holds what cannot change a result; every other section is tracked by the DVC stage of the same name, and
-`corpora.<dataset>` by every stage of that dataset.
+`runtime` says how the work is done and no stage tracks it; every other section is tracked by the DVC stage of the same
+name, and `corpora.<dataset>` by every stage of that dataset.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from diffretouch.errors import ConfigError
 
 PARAMS = Path("params.yaml")
+FIRST_TIMESTEP = 999
+"""Where sampling starts."""
 
 Attribute = Literal["colorfulness", "brightness", "contrast", "temperature"]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -95,8 +97,8 @@ class Autoencoder(Section):
     """A local folder or hub id of a diffusers AutoencoderKL; null fits a small one in this stage."""
     sha256: str | None
     """Checksum of its safetensors file; required with a source."""
-    channels: tuple[Positive, ...]
-    """Widths of the fitted one; four levels give a factor of 8."""
+    channels: tuple[Positive, Positive, Positive, Positive]
+    """Widths of the fitted one: four levels, hence a factor of 8."""
     steps: Positive
     """Optimiser steps of the fit."""
     batch_size: Positive
@@ -167,6 +169,10 @@ class Train(Section):
     """Steps between points of the curves."""
     validate_every: Positive
     """Steps between measurements on the validation photos."""
+    validation_steps: Positive
+    """U-Net calls a picture in those measurements, and a saved model's default: must equal sample.steps."""
+    validation_last_timestep: Timestep
+    """Timestep of their last call, and a saved model's default: must equal sample.last_timestep."""
     checkpoint_every: Positive
     """Steps between resumable states in work/.resume."""
     autoencoder: Autoencoder
@@ -175,8 +181,25 @@ class Train(Section):
     def _shape(self) -> Train:
         if len(self.channels) != len(self.attention):
             raise ValueError(f"channels has {len(self.channels)} levels but attention {len(self.attention)}")
-        if self.timesteps[0] > self.timesteps[1]:
+        low, high = self.timesteps
+        if low > high:
             raise ValueError(f"timesteps {self.timesteps} must be [lowest, highest]")
+        if not low <= self.validation_last_timestep <= high:
+            raise ValueError(
+                f"validation_last_timestep {self.validation_last_timestep} lies outside timesteps [{low}, {high}]: "
+                "the grid of that call would come from a timestep never trained"
+            )
+        # latents are an eighth, each U-Net level below the first halves them, the grid is a quarter of them
+        unit = 8 * max(4, 2 ** (len(self.channels) - 1))
+        if self.network_size % unit:
+            raise ValueError(f"network_size {self.network_size} must be a multiple of {unit} for these channels")
+        if self.autoencoder.crop > self.network_size:
+            raise ValueError(
+                f"autoencoder.crop {self.autoencoder.crop} is larger than network_size {self.network_size}"
+            )
+        odd = [c for c in (*self.channels, *self.autoencoder.channels) if c % self.norm_groups]
+        if odd:
+            raise ValueError(f"widths {odd} are not multiples of norm_groups {self.norm_groups}")
         return self
 
 
@@ -188,14 +211,22 @@ class Sample(Section):
     steps: Positive
     """U-Net calls a picture."""
     last_timestep: Timestep
-    """Timestep of the last call, whose grid is the result; the first is at 999."""
+    """Timestep of the last call, whose grid is the result; the first of several is at 999."""
     random_draws: Positive
     """Random c a photo for each of the ranges [0,1], (1,2], (2,3]."""
     axis_points: int = Field(ge=3)
     """Points from -1 to 1 along each attribute, other c = 0, the same noise."""
     batch_size: Positive
     splits: tuple[Literal["val", "test"], ...]
-    """Splits that are sampled."""
+    """Splits that are sampled; test is what the report shows, so it must be one of them."""
+
+    @model_validator(mode="after")
+    def _steps(self) -> Sample:
+        if FIRST_TIMESTEP - self.last_timestep < self.steps - 1:
+            raise ValueError(f"{self.steps} steps do not fit between {FIRST_TIMESTEP} and {self.last_timestep}")
+        if "test" not in self.splits:
+            raise ValueError(f"splits {list(self.splits)} must hold test: reports are about the test photos")
+        return self
 
 
 class Lpips(Section):
@@ -248,14 +279,13 @@ class Report(Section):
 
 
 class Runtime(Section):
-    """What cannot change a result."""
+    """How the work is done, not what: no stage tracks it. Threads and device may move the last digits of a result."""
 
     device: Literal["auto", "cpu", "cuda"]
     threads: Positive
     """CPU threads of torch in one process."""
     workers: Positive
     """Processes that decode or measure at the same time."""
-    log_level: Literal["debug", "info", "warning"]
 
 
 class Params(Section):
@@ -279,11 +309,12 @@ class Params(Section):
         missing = [name for name in self.datasets if name not in self.corpora]
         if missing:
             raise ValueError(f"datasets names {missing}, but corpora has only {sorted(self.corpora)}")
-        low, high = self.train.timesteps
-        if not low <= self.sample.last_timestep <= high:
+        validated = self.train.validation_steps, self.train.validation_last_timestep
+        sampled = self.sample.steps, self.sample.last_timestep
+        if validated != sampled:
             raise ValueError(
-                f"sample.last_timestep {self.sample.last_timestep} lies outside train.timesteps [{low}, {high}]: "
-                "the grid of that call would come from a timestep never trained"
+                f"train.validation_steps and .validation_last_timestep {validated} differ from sample.steps and "
+                f".last_timestep {sampled}: validation would judge another sampler than the one in use"
             )
         return self
 

@@ -15,15 +15,16 @@ from scipy.sparse import csr_matrix, diags, identity, kron, vstack
 from scipy.sparse.linalg import cg
 
 from diffretouch.attributes import scores
-from diffretouch.condition import expert_range, photo_range
+from diffretouch.condition import expert_range, just_noticeable, photo_range
+from diffretouch.config import load
 from diffretouch.corpus.demo import CORPORA, Corpus, write_demo
 from diffretouch.corpus.demo_tables import look_up, srgb_from_linear
 from diffretouch.files.pictures import read_srgb
 from diffretouch.files.raw import decode
+from tests.fake_chain import ROOT
 
 Array = NDArray[np.float64]
-SIZE = 128  # params.yaml: attributes.size
-JUST_NOTICEABLE = (0.01, 0.01, 0.05, 5.0)
+ATTRIBUTES = load(ROOT / "params.yaml").attributes
 
 
 @dataclass(frozen=True)
@@ -64,11 +65,9 @@ def _photo(folder: Path, corpus: Corpus, index: int) -> Measured:
     prefix = "tiff16" if corpus.name == "fivek" else "target"
     experts = np.stack([read_srgb(folder / f"{prefix}_{letter}" / f"{shot.photo_id}.tif") for letter in corpus.tastes])
     developed = look_up(srgb_from_linear(), decode(folder / corpus.raw / f"{shot.photo_id}.dng").rgb_linear)
-    score = scores(torch.from_numpy(np.ascontiguousarray(experts.transpose(0, 3, 1, 2))), SIZE).double()
+    score = scores(torch.from_numpy(np.ascontiguousarray(experts.transpose(0, 3, 1, 2))), ATTRIBUTES.size).double()
     middle, half = photo_range(score)
-    noticeable = torch.tensor(JUST_NOTICEABLE, dtype=torch.float64)
-    noticeable[2] *= middle[2]
-    c = expert_range(score, noticeable)
+    c = expert_range(score, just_noticeable(middle, ATTRIBUTES))
     return Measured(shot.photo_id, shot.group, shot.split == "test", developed, experts, half.numpy(), c.numpy())
 
 
@@ -122,15 +121,19 @@ def low_resolution(deviation: NDArray) -> Array:
     return (sums / areas[None, :, :, None]).reshape(count, -1)
 
 
-def explained_share(photos: tuple[Measured, ...]) -> float:
-    """Share of the experts' low-resolution variance about their mean, on test photos, that a map linear in c explains.
+def explained_share(photos: tuple[Measured, ...]) -> tuple[float, float]:
+    """Share of the experts' low-resolution variance about their mean that a map linear in c explains.
 
-    The map (4 -> 192) is fitted by least squares on the other photos.
+    The map (4 -> 192) is fitted by least squares on the photos that are not test: on test photos, and on those others.
     """
     deviation = {p.photo_id: low_resolution(p.experts - p.mean) for p in photos}
     centred = {p.photo_id: p.c - p.c.mean(0) for p in photos}
     train, test = [p.photo_id for p in photos if not p.test], [p.photo_id for p in photos if p.test]
     stack = np.concatenate
     linear = np.linalg.lstsq(stack([centred[i] for i in train]), stack([deviation[i] for i in train]), rcond=None)[0]
-    rest = stack([deviation[i] - centred[i] @ linear for i in test])
-    return 1 - float((rest**2).sum() / (stack([deviation[i] for i in test]) ** 2).sum())
+
+    def share(names: list[str]) -> float:
+        rest = stack([deviation[i] - centred[i] @ linear for i in names])
+        return 1 - float((rest**2).sum() / (stack([deviation[i] for i in names]) ** 2).sum())
+
+    return share(test), share(train)

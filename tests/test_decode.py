@@ -22,7 +22,8 @@ from diffretouch.files.pictures import read_mask, read_srgb
 from diffretouch.stages import decode
 from tests import fake_chain
 
-REAL = fake_chain.ROOT.parent / "shared" / "corpus"
+REAL_RAWS = "DIFFRETOUCH_REAL_RAWS"  # names a folder with raw/ (whole RAW files) and raw_bad/ (broken ones)
+REAL = Path(os.environ.get(REAL_RAWS) or os.devnull)
 GOOD, BAD = "a0002-flower_2", "a0001-flower_1"
 PPR_GOOD, PPR_BAD = "9_0", "9_1"
 
@@ -225,7 +226,7 @@ def test_ppr10k_keeps_its_eight_bit_experts_and_its_masks(here: Path) -> None:
 # real RAW files, where this checkout lies beside a folder of them
 
 
-@pytest.mark.skipif(not (REAL / "raw_bad").is_dir(), reason=f"no broken RAW files in {REAL}/raw_bad")
+@pytest.mark.skipif(not (REAL / "raw_bad").is_dir(), reason=f"{REAL_RAWS} names no folder with raw_bad/")
 def test_real_broken_raws_are_rows(here: Path) -> None:
     broken = sorted((REAL / "raw_bad").iterdir())
     for number, file in enumerate(broken):
@@ -240,7 +241,7 @@ def test_real_broken_raws_are_rows(here: Path) -> None:
     assert bad["reason"].str.match("LibRaw cannot read .*: [A-Z]").all()
 
 
-@pytest.mark.skipif(not (REAL / "raw").is_dir(), reason=f"no real RAW files in {REAL}/raw")
+@pytest.mark.skipif(not (REAL / "raw").is_dir(), reason=f"{REAL_RAWS} names no folder with raw/")
 def test_real_raws_decode_plausibly() -> None:
     sizes = {"canon_g1_gmcy.crw": (1550, 2088), "cinema_gbrg.dng": (1112, 1952), "nikon_d1_bggr.nef": (1324, 2012)}
     for file in sorted((REAL / "raw").iterdir()):

@@ -104,6 +104,8 @@ def test_timesteps() -> None:
 def test_wrong_arguments_are_named(pipe: RetouchPipeline) -> None:
     with pytest.raises(ValueError, match=r"\(2, 4\)"):
         pipe(_photos(2), torch.zeros(1, 4))
+    with pytest.raises(ValueError, match="200 lies outside the timesteps this model was trained on: 900 to 999"):
+        pipe(_photos(2), torch.zeros(2, 4), last_timestep=200)
     with pytest.raises(ValueError, match="1 generators for 2 photos"):
         pipe(_photos(2), torch.zeros(2, 4), generator=[generator("n")])
 

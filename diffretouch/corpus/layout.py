@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 
 from diffretouch.errors import UserError
 
-SIDECARS = {".xmp", ".pp3", ".dop", ".txt", ".csv", ".json", ".yaml", ".db", ".ini"}
+SIDECARS = {".jpg", ".jpeg", ".png", ".xmp", ".pp3", ".dop", ".txt", ".csv", ".json", ".yaml", ".db", ".ini"}
 PICTURE_SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
 
 
@@ -80,7 +80,7 @@ def list_photos(root: Path, experts: Sequence[str]) -> list[Photo]:
                 mask=mask if mask.exists() else None,
                 licence=fact.get("licence", ""),
                 categories=fact.get("categories", ""),
-                camera=fact.get("camera", "") or re.sub(r"^[a-z]*\d+[-_]?", "", photo_id),
+                camera=fact.get("camera") or (re.sub(r"^[a-z]*\d+[-_]?", "", photo_id) if fivek else ""),
             )
         )
     if not photos:

@@ -102,4 +102,7 @@ def new_pipeline(train: Train, autoencoder: AutoencoderKL, variance: str, seed: 
         guide=guide,
         scheduler=new_scheduler(variance),
         condition_gain=train.condition_gain if train.condition == "expert" else 0.0,
+        timesteps=train.timesteps,
+        num_inference_steps=train.validation_steps,
+        last_timestep=train.validation_last_timestep,
     )

@@ -12,9 +12,8 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from diffretouch.bilateral_grid import slice_and_apply
+from diffretouch.config import FIRST_TIMESTEP
 from diffretouch.model.grid import GridHead, Guide
-
-FIRST_TIMESTEP = 999
 
 
 @dataclass
@@ -37,6 +36,9 @@ class RetouchPipeline(DiffusionPipeline):
         guide: photo to guide.
         scheduler: DDPM, eps-prediction.
         condition_gain: c is multiplied by this before it enters the network; 0 makes it blind to c.
+        timesteps: lowest and highest timestep of training: the last call must lie inside.
+        num_inference_steps: U-Net calls this model was validated with, the default.
+        last_timestep: timestep of the last call it was validated with, the default.
     """
 
     def __init__(
@@ -47,10 +49,18 @@ class RetouchPipeline(DiffusionPipeline):
         guide: Guide,
         scheduler: DDPMScheduler,
         condition_gain: float = 1.0,
+        timesteps: Sequence[int] = (0, 999),
+        num_inference_steps: int = 20,
+        last_timestep: int = 200,
     ) -> None:
         super().__init__()
         self.register_modules(unet=unet, vae=vae, grid_head=grid_head, guide=guide, scheduler=scheduler)
-        self.register_to_config(condition_gain=condition_gain)
+        self.register_to_config(
+            condition_gain=condition_gain,
+            timesteps=list(timesteps),
+            num_inference_steps=num_inference_steps,
+            last_timestep=last_timestep,
+        )
 
     @property
     def latent_size(self) -> int:
@@ -78,8 +88,8 @@ class RetouchPipeline(DiffusionPipeline):
         self,
         image: Tensor | Sequence[Tensor],
         condition: Tensor,
-        num_inference_steps: int = 20,
-        last_timestep: int = 200,
+        num_inference_steps: int | None = None,
+        last_timestep: int | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
     ) -> RetouchOutput:
         """Retouch photos.
@@ -87,18 +97,25 @@ class RetouchPipeline(DiffusionPipeline):
         Args:
             image: sRGB in [0,1], (N,3,H,W) or a sequence of (3,H,W) of any sizes.
             condition: (N,4) sliders in the order of ATTRIBUTES, [-1,1] being the experts' range.
-            num_inference_steps: U-Net calls, evenly spaced from timestep 999 to `last_timestep`.
-            last_timestep: timestep of the last call, whose grid is the result.
+            num_inference_steps: U-Net calls, evenly spaced from timestep 999 to `last_timestep`; the model's default.
+            last_timestep: timestep of the last call, whose grid is the result; the model's default.
             generator: one, or one a photo, so that a photo's noise does not depend on the batch.
 
         Raises:
-            ValueError: shapes or the number of generators do not fit.
+            ValueError: shapes or the number of generators do not fit, or the last timestep was never trained.
         """
         photos = list(image)
+        calls = self.config.num_inference_steps if num_inference_steps is None else num_inference_steps
+        last = self.config.last_timestep if last_timestep is None else last_timestep
+        low, high = self.config.timesteps
+        if not low <= last <= high:
+            raise ValueError(
+                f"last_timestep {last} lies outside the timesteps this model was trained on: {low} to {high}"
+            )
         if condition.shape != (len(photos), 4):
             raise ValueError(f"condition must be ({len(photos)}, 4) for {len(photos)} photos: {tuple(condition.shape)}")
         seen = torch.cat([self.network_input(photo[None].to(self.device)) for photo in photos])
-        grids = self.denoise(seen, condition.to(self.device), num_inference_steps, last_timestep, generator)
+        grids = self.denoise(seen, condition.to(self.device), calls, last, generator)
         images = [
             self.retouch(photo[None].to(self.device), grid[None])[0].clamp(0, 1)
             for photo, grid in zip(photos, grids, strict=True)

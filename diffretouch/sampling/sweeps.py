@@ -41,7 +41,8 @@ def requests(
     for sweep, (low, high) in RANGES.items():
         for i in range(draws):
             draw = generator(seed, dataset, photo_id, sweep, i, "c")
-            size = low + (high - low) * torch.rand(4, generator=draw, dtype=torch.float64)
+            # rand is in [0,1): measured down from the top, the lower end stays out
+            size = high - (high - low) * torch.rand(4, generator=draw, dtype=torch.float64)
             sign = torch.randint(2, (4,), generator=draw) * 2 - 1
             out.append(request(sweep, i, tuple((size * sign).tolist())))
     for axis, attribute in enumerate(ATTRIBUTES):

@@ -13,6 +13,7 @@ from torch import Tensor
 from diffretouch.attributes import ATTRIBUTES, scores
 from diffretouch.condition import conditions, photo_range
 from diffretouch.config import Params
+from diffretouch.errors import UserError
 from diffretouch.files.atomic import write_json
 from diffretouch.files.figures import FAINT, expert_colours, save, style
 from diffretouch.files.pictures import read_srgb
@@ -37,9 +38,12 @@ def run(params: Params, dataset: str) -> None:
     }
     split = dict(zip(photos["photo_id"], photos["split"], strict=True))
     training = [s for photo_id, s in measured.items() if split[photo_id] == "train"]
+    if not training:
+        raise UserError(f"{dataset} has no usable train photos: see {decoded}/manifest.parquet")
+    reference = torch.cat(training)
     rows = []
     for photo_id, s in measured.items():
-        c = conditions(s, torch.cat(training), settings)
+        c = conditions(s, reference, settings)
         for k, expert in enumerate(experts):
             rows.append(
                 {"photo_id": photo_id, "expert": expert, "split": split[photo_id]}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from functools import partial
+from importlib.metadata import version
 
 import torch
 from dvclive import Live
@@ -66,7 +67,12 @@ def run(params: Params, dataset: str) -> None:
     pipe = new_pipeline(settings, vae, corpus.sampler_variance, settings.seed).to(device)
     noticeable, val_noticeable = (x.half >= just_noticeable(x.mid, scheme) for x in (data, val))
     marks = fingerprint(
-        {"params": settings.model_dump(mode="json"), "data": data.fingerprint(), "code": code_fingerprint()}
+        {
+            "params": settings.model_dump(mode="json"),
+            "data": [data.fingerprint(), val.fingerprint(), scales],
+            "code": code_fingerprint(),
+            "versions": [version(name) for name in ("torch", "diffusers")],
+        }
     )
     state, history = resume_file(dataset), list[dict[str, float]]()
     # the curves as they grow; dvclive's own experiment tracking is left to DVC
@@ -88,7 +94,7 @@ def run(params: Params, dataset: str) -> None:
             settings=settings,
             state_path=state,
             marks=marks,
-            validate=validator(val, val_noticeable, settings.seed, settings.timesteps[0]),
+            validate=validator(val, val_noticeable, settings.seed),
             on_point=on_point,
         )
     out = new_dir(stage_dir("train", dataset))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -58,10 +58,10 @@ class GroundTruths:
         return self.results.shape[1]
 
     def fingerprint(self) -> str:
-        """Changes when any picture or condition does."""
+        """Changes when anything here does."""
         digest = hashlib.sha256()
-        for tensor in (self.photos, self.results, self.conditions, self.latent_mean):
-            digest.update(tensor.contiguous().numpy().tobytes())
+        for field in fields(self):
+            digest.update(getattr(self, field.name).contiguous().numpy().tobytes())
         return digest.hexdigest()
 
 

@@ -175,7 +175,10 @@ def with_weights(pipe: RetouchPipeline, averaged: AveragedModel) -> RetouchPipel
     """The same pipeline around the averaged networks."""
     parts: Any = averaged.module
     modules = {name: parts[name] for name in ("unet", "grid_head", "guide")}
-    return RetouchPipeline(**modules, vae=pipe.vae, scheduler=pipe.scheduler, condition_gain=pipe.config.condition_gain)
+    defaults = ("condition_gain", "timesteps", "num_inference_steps", "last_timestep")
+    return RetouchPipeline(
+        **modules, vae=pipe.vae, scheduler=pipe.scheduler, **{name: pipe.config[name] for name in defaults}
+    )
 
 
 def disturb(photo: Tensor, stops: float, balance: float, draw: torch.Generator) -> Tensor:

@@ -12,28 +12,24 @@ from diffretouch.model import RetouchPipeline
 from diffretouch.seeds import generator
 from diffretouch.training.data import GroundTruths, unit
 
-CALLS = 2
 
-
-def validator(
-    data: GroundTruths, noticeable: Tensor, seed: int, last_timestep: int
-) -> Callable[[RetouchPipeline], dict[str, float]]:
+def validator(data: GroundTruths, noticeable: Tensor, seed: int) -> Callable[[RetouchPipeline], dict[str, float]]:
     """A measurement of whole photos at training size: PSNR with each expert's own c, and the slope of each slider.
 
-    The slope is (s(c_i=1) - s(c_i=-1)) / 2 in the photo's half-ranges, over photos whose experts differ (METHOD 2).
+    Sampled with the pipeline's own default steps. The slope is (s(c_i=1) - s(c_i=-1)) / 2 in the photo's half-ranges,
+    over photos whose experts differ (METHOD section 2).
     """
     photos, results = unit(data.photos), unit(data.results)
     ends = torch.cat([torch.eye(4), -torch.eye(4)])
 
     def measure(pipe: RetouchPipeline) -> dict[str, float]:
         def retouch(c: Tensor, what: str) -> Tensor:
-            """(V,M,4) -> (V,M,3,S,S); the same noise for every c of a photo."""
-            count = c.shape[1]
-            seen = pipe.network_input(photos).repeat_interleave(count, 0)
-            draws = [generator(seed, what, i) for i in range(len(data)) for _ in range(count)]
-            grids = pipe.denoise(seen.to(pipe.device), c.flatten(0, 1).to(pipe.device), CALLS, last_timestep, draws)
-            out = pipe.retouch(photos.repeat_interleave(count, 0).to(pipe.device), grids).clamp(0, 1)
-            return out.cpu().unflatten(0, (len(data), count))
+            """(V,M,4) -> (V,M,3,S,S), photo by photo; the same noise for every c of a photo."""
+            made = []
+            for i, photo in enumerate(photos):
+                draws = [generator(seed, what, i) for _ in c[i]]
+                made.append(torch.stack(pipe([photo] * len(draws), c[i], generator=draws).images).cpu())
+            return torch.stack(made)
 
         with torch.no_grad():
             error = (retouch(data.conditions, "expert") - results).square().mean((2, 3, 4))
