@@ -66,7 +66,8 @@ def reproduce(stages: list[Stage], root: Path) -> State[list[Result]]:
     dvc_process.allow()
     if dvc_process.changed_corpus(root):
         get_run_logger().warning(
-            "data/ is not the corpus that data.dvc names. Stages take it as it is; `dvc commit data.dvc` would adopt it"
+            "data/ is not the corpus that data.dvc names. Stages take it as it is and data.dvc stays; "
+            "`dvc commit data.dvc`, or a plain `dvc repro`, adopts it"
         )
     futures: dict[str, PrefectFuture[State[float]]] = {}
     try:

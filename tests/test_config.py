@@ -92,6 +92,12 @@ def test_a_mistyped_key_is_answered_with_both_names(tmp_path: Path, old: str, ne
         ("  confidence: 0.95", "  confidence: high", "evaluate.confidence"),
         ("    source: null", "    source: some/vae", "sha256"),
         ("  attention: [", "  attention: [true, ", "levels"),
+        ("  network_size: 256", "  network_size: 250", "multiple of 64"),
+        ("  norm_groups: 8", "  norm_groups: 7", "norm_groups 7"),
+        ("    crop: 64", "    crop: 512", "larger than network_size"),
+        ("  splits: [test]", "  splits: [val]", "must hold test"),
+        ("  steps: 3", "  steps: 300", "300 steps do not fit"),
+        ("  validation_steps: 3", "  validation_steps: 2", "another sampler than the one in use"),
     ],
 )
 def test_a_wrong_value_is_named_with_what_is_allowed(tmp_path: Path, old: str, new: str, said: str) -> None:

@@ -115,6 +115,25 @@ def test_control_finds_the_law_of_the_fixture(chain) -> None:
         assert own["mean"] == pytest.approx(one(metrics, "control", "slope", name)["mean"], abs=1e-4)
 
 
+def test_the_experts_correlation_has_no_interval_and_counts_its_photos(chain) -> None:
+    metrics = lines(chain, "fivek")
+    known = metrics[metrics["metric"] == "experts_correlation"]
+    assert len(known) and known[["low", "high"]].isna().all(axis=None)
+    assert known["n"].between(1, 4).all() and known["groups"].between(1, 2).all()
+    assert not set(known["slice"]) & {f"{name}->{name}" for name in ATTRIBUTES}
+    text = (chain / "reports/fivek/metrics.csv").read_text()
+    assert all(",,," in line for line in text.splitlines() if "experts_correlation" in line)
+
+
+def test_weights_are_read_once_a_process(monkeypatch, tmp_path) -> None:
+    built = []
+    monkeypatch.setattr(measure, "Perceptual", lambda *given: built.append(given) or object())
+    measure._perceptual.cache_clear()
+    first, again = (measure._perceptual("alex", tmp_path / "weights.pth", "0") for _ in range(2))
+    measure._perceptual.cache_clear()
+    assert first is again and len(built) == 1
+
+
 def test_masks_bring_the_human_centred_metrics(chain) -> None:
     metrics = lines(chain, "ppr10k")
     assert one(metrics, "expert", "psnr_hc")["mean"] > one(metrics, "expert", "psnr")["mean"]

@@ -15,8 +15,8 @@ from rich.console import Console
 
 from diffretouch.errors import UserError
 from diffretouch.report.frames import histogram
-from diffretouch.report.gather import choose
-from diffretouch.report.numbers import Metrics, interval, signed
+from diffretouch.report.gather import choose, ranges
+from diffretouch.report.numbers import Metrics, Number, interval, signed
 from diffretouch.report.summary import print_summary
 from diffretouch.stages import embed, evaluate, report
 from tests import browser, fake_chain
@@ -100,6 +100,33 @@ def test_a_missing_output_is_answered_with_the_command_that_makes_it(root, monke
 def test_photos_are_chosen_scene_by_scene(root) -> None:
     manifest = pd.read_parquet(root / "work/decode/fivek/manifest.parquet").query("status == 'ok'")
     assert choose(manifest, 3)["photo_id"].tolist() == ["a4501-scene0", "a4503-scene2", "a4502-scene1"]
+
+
+def test_sliders_show_a_dash_where_the_experts_agree(root, monkeypatch) -> None:
+    path = root / "work/attributes/fivek/attributes.parquet"
+    content, page = path.read_bytes(), (root / "reports/index.html").read_bytes()
+    truths = pd.read_parquet(path)
+    own = truths["photo_id"] == "a4501-scene0"
+    middle = truths.loc[own, "score_temperature"].mean()
+    truths.loc[own, "score_temperature"] = [middle - 4.9, middle, middle + 4.9]  # mired: 5 can be noticed
+    spans = ranges(truths, "a4501-scene0", fake_chain.params().attributes)
+    assert spans["temperature"][0] == pytest.approx(middle) and np.isnan(spans["temperature"][1])
+    assert spans["brightness"][1] > 0
+    truths.to_parquet(path)
+    monkeypatch.chdir(root)
+    report.run(fake_chain.params())
+    sheet = (root / "reports/index.html").read_text(encoding="utf-8").split('<article class="sheet"')[1]
+    path.write_bytes(content)
+    (root / "reports/index.html").write_bytes(page)
+    assert sheet.count('<output title="experts agree">') == 1
+    assert sheet.count('data-measured="–"') == fake_chain.POINTS
+
+
+def test_a_number_without_an_interval_is_shown_alone(root) -> None:
+    assert interval(Number(0.5, float("nan"), float("nan"), 4, 2)) == "0.50"
+    part = "colorfulness->brightness"
+    known = Metrics(root / "reports/fivek/metrics.csv").get("cross_talk", "experts_correlation", part)
+    assert known is not None and interval(known) == f"{known.mean:.2f}"
 
 
 def test_histogram_stands_where_the_values_are() -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -79,7 +79,7 @@ def measure(photo: Photo, ruler: Ruler) -> list[Row]:
     targets = {x: _Target(_same_size(read_srgb(path), source, path)) for x, path in sorted(photo.experts.items())}
     mean_expert = np.stack([target.image for target in targets.values()]).mean(axis=0, dtype=np.float32)
     weight = metrics.human_centred_weight(read_mask(photo.mask)) if photo.mask else None
-    perceptual = Perceptual(*ruler.lpips) if ruler.lpips else None
+    perceptual = _perceptual(*ruler.lpips) if ruler.lpips else None
 
     results = {s.expert: read_srgb(s.path) for s in photo.sampled if s.sweep == "expert" and s.expert}
     style = _style_mse(results, targets)
@@ -98,6 +98,12 @@ def measure(photo: Photo, ruler: Ruler) -> list[Row]:
                 row["style_mse"] = style.get(x)
             rows.append(row)
     return rows
+
+
+@cache
+def _perceptual(net: str, backbone: Path, sha256: str | None) -> Perceptual:
+    """Read and checked once a process, not once a photo."""
+    return Perceptual(net, backbone, sha256)
 
 
 class _Target:

@@ -7,7 +7,7 @@ from resampling scenes. All numbers are rounded to 4 decimals.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pandas as pd
@@ -92,7 +92,10 @@ def variance_lines(rows: pd.DataFrame, estimate: Estimate) -> list[Line]:
 def control_lines(
     axis_rows: pd.DataFrame, ground_truths: pd.DataFrame, ranges: pd.DataFrame, estimate: Estimate
 ) -> list[Line]:
-    """Slope and Spearman of each slider, their means, and the cross-talk beside the experts' own correlation."""
+    """Slope and Spearman of each slider, their means, and the cross-talk beside the experts' own correlation.
+
+    The correlation is one number pooled over photos: it has no interval, and `n` counts the photos pooled.
+    """
     fitted = control.slopes(control.responses(axis_rows, ranges))
     own = fitted[fitted["moved"] == fitted["attribute"]]
     lines: list[Line] = []
@@ -102,14 +105,18 @@ def control_lines(
             lines.append(("control", name, metric, estimate(values)))
         lines.append(("control", "all", metric, estimate(own.groupby("photo_id")[metric].mean())))
     correlation = control.experts_correlation(ground_truths, ranges)
+    usable = ranges[ranges["photo_id"].isin(ground_truths["photo_id"])]
     for moved in ATTRIBUTES:
         for other in ATTRIBUTES:
             part = fitted[(fitted["moved"] == moved) & (fitted["attribute"] == other)].set_index("photo_id")["slope"]
             strength = estimate(part.abs())
-            value = float(correlation.loc[moved, other])
-            known = Interval(value, value, value, strength.n, strength.groups)
             lines.append(("cross_talk", f"{moved}->{other}", "absolute_slope", strength))
-            lines.append(("cross_talk", f"{moved}->{other}", "experts_correlation", known))
+            if moved != other:
+                value = float(correlation.loc[moved, other])
+                pooled = usable[usable[[f"half_{moved}", f"half_{other}"]].notna().all(axis=1)]["photo_id"]
+                counted = estimate(pd.Series(value, index=pooled, dtype=float))
+                known = replace(counted, mean=value, low=np.nan, high=np.nan)
+                lines.append(("cross_talk", f"{moved}->{other}", "experts_correlation", known))
     return lines
 
 
@@ -136,7 +143,7 @@ def table(split: str, lines: Sequence[Line], provenance: str) -> pd.DataFrame:
         for row, part, metric, interval in lines
         if interval.n and np.isfinite(interval.mean)
     ]
-    # + 0.0 turns a rounded -0.0 into 0.0
+    # rounding leaves -0.0, which compares equal to 0.0 and so is replaced like it
     return pd.DataFrame(found, columns=list(COLUMNS)).round(DECIMALS).replace({-0.0: 0.0})
 
 

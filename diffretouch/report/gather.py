@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import torch
 
 from diffretouch.attributes import ATTRIBUTES
-from diffretouch.config import Report
+from diffretouch.condition import just_noticeable, photo_range
+from diffretouch.config import Attributes, Report
 from diffretouch.files.tables import read_table
 from diffretouch.files.workspace import require, stage_dir
 from diffretouch.report import curves
@@ -77,6 +80,9 @@ def gather(dataset: str, settings: Report) -> Dataset:
     samples = read_table(stage_dir("sample", dataset) / "samples.parquet", ("photo_id", "split", "sweep", "path"))
     measured = read_table(stage_dir("evaluate", dataset) / "per_sample.parquet", ("photo_id", "sweep", "psnr", "path"))
     truths = read_table(stage_dir("attributes", dataset) / "attributes.parquet", ("photo_id", "expert"))
+    scales = require(stage_dir("attributes", dataset) / "scales.json", f"dvc repro attributes@{dataset}")
+    found = json.loads(scales.read_text(encoding="utf-8"))
+    scheme = Attributes(**{name: found[name] for name in Attributes.model_fields})
     usable = manifest[manifest["status"] == "ok"]
     bad = manifest[manifest["status"] != "ok"].sort_values("photo_id")
     sampled = samples[samples["split"] == "test"]
@@ -99,7 +105,10 @@ def gather(dataset: str, settings: Report) -> Dataset:
         metrics=Metrics(stage_dir("evaluate", dataset) / "metrics.csv"),
         plots=plots | {"training": data_uri(drawn, "image/png")},
         company=tuple(company(require(stage_dir("embed", dataset) / "tsne.csv", f"dvc repro embed@{dataset}"))),
-        photos=tuple(_photo(line, dataset, samples, measured, truths, settings) for line in chosen.to_dict("records")),
+        photos=tuple(
+            _photo(line, dataset, samples, measured, ranges(truths, line["photo_id"], scheme), settings)
+            for line in chosen.to_dict("records")
+        ),
     )
 
 
@@ -110,19 +119,31 @@ def choose(photos: pd.DataFrame, count: int) -> pd.DataFrame:
     return ordered.assign(turn=turn).sort_values(["turn", "photo_id"]).head(count).drop(columns="turn")
 
 
+def ranges(truths: pd.DataFrame, photo_id: str, settings: Attributes) -> dict[str, tuple[float, float]]:
+    """Middle and half-range of the photo's experts by attribute (METHOD section 2); half is NaN where they agree."""
+    scores = truths.loc[truths["photo_id"] == photo_id, [f"score_{name}" for name in ATTRIBUTES]]
+    mid, half = photo_range(torch.tensor(scores.to_numpy(np.float64)))
+    half = torch.where(half < just_noticeable(mid, settings), torch.nan, half)
+    return dict(zip(ATTRIBUTES, zip(mid.tolist(), half.tolist(), strict=True), strict=True))
+
+
 def _sizes(usable: pd.DataFrame) -> str:
     counted = Counter(zip(usable["width"], usable["height"], strict=True)).most_common(3)
     return ", ".join(f"{width}×{height} ({n})" for (width, height), n in counted)
 
 
 def _photo(
-    line: dict, dataset: str, samples: pd.DataFrame, measured: pd.DataFrame, truths: pd.DataFrame, settings: Report
+    line: dict,
+    dataset: str,
+    samples: pd.DataFrame,
+    measured: pd.DataFrame,
+    spans: dict[str, tuple[float, float]],
+    settings: Report,
 ) -> Photo:
     decoded, sampled = stage_dir("decode", dataset), stage_dir("sample", dataset)
     photo_id = line["photo_id"]
     own = samples[samples["photo_id"] == photo_id]
     numbers = measured[measured["photo_id"] == photo_id]
-    ground = truths[truths["photo_id"] == photo_id]
 
     def show(path: Path, name: str, share: float = 1.0, **more: Any) -> Frame:
         edge = max(1, round(settings.long_edge * share))
@@ -143,11 +164,11 @@ def _photo(
     for k, attribute in enumerate(ATTRIBUTES):
         points = own[own["sweep"] == f"axis_{attribute}"].sort_values("sample").to_dict("records")
         score = numbers[numbers["sweep"] == f"axis_{attribute}"].set_index("path")[f"score_{attribute}"]
-        low, high = ground[f"score_{attribute}"].min(), ground[f"score_{attribute}"].max()
+        mid, half = spans[attribute]
         pictures = []
         for row in points:
             c = c_of(row)
-            notes = {"asked": c[k], "measured": _response(float(score[row["path"]]), low, high)}
+            notes = {"asked": c[k], "measured": (float(score[row["path"]]) - mid) / half}
             pictures.append(show(sampled / row["path"], f"{attribute} {c[k]:+.2f}", STRIP_SHARE, c=c, notes=notes))
         strips.append((attribute, tuple(pictures)))
 
@@ -160,8 +181,3 @@ def _photo(
     mean = numbers.groupby("sweep")["psnr"].mean()
     references = {name: float(mean[name]) for name in ("input", "mean_expert", "expert")}
     return Photo(photo_id, str(line["group"]), shown, references, tuple(experts), tuple(strips), tuple(draws))
-
-
-def _response(score: float, low: float, high: float) -> float:
-    """Where a score lies in the experts' range: -1 at their lowest, 1 at their highest (METHOD section 2)."""
-    return 2 * (score - low) / (high - low) - 1 if high > low else 0.0

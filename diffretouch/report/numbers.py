@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ ROWS = {
 
 @dataclass(frozen=True)
 class Number:
-    """A mean with its interval."""
+    """A mean with its interval; a number that has none carries NaN there."""
 
     mean: float
     low: float
@@ -44,7 +45,7 @@ class Metrics:
         self.provenance = lines[0]["provenance"] if lines else "unknown"
         self._numbers = {
             (line["row"], line["slice"], line["metric"]): Number(
-                float(line["mean"]), float(line["low"]), float(line["high"]), int(line["n"]), int(line["groups"])
+                float(line["mean"]), _or_nan(line["low"]), _or_nan(line["high"]), int(line["n"]), int(line["groups"])
             )
             for line in lines
         }
@@ -70,6 +71,10 @@ class Metrics:
             if name == row and metric.startswith("psnr_best_of_"):
                 return int(metric.rsplit("_", 1)[1]), number
         return None
+
+
+def _or_nan(text: str) -> float:
+    return float(text) if text else math.nan
 
 
 @dataclass(frozen=True)
@@ -99,13 +104,17 @@ def company(path: Path) -> list[Company]:
 
 
 def interval(number: Number | None, digits: int = 2) -> str:
-    """`23.41 [22.80, 24.02]`, or a dash."""
+    """`23.41 [22.80, 24.02]`, `23.41` for a number without an interval, or a dash."""
     if number is None:
         return "–"
+    if math.isnan(number.low) or math.isnan(number.high):
+        return f"{number.mean:.{digits}f}"
     return f"{number.mean:.{digits}f} [{number.low:.{digits}f}, {number.high:.{digits}f}]"
 
 
 def signed(value: float, digits: int = 2) -> str:
-    """With a sign, and a true minus."""
+    """With a sign, and a true minus; a dash for NaN."""
+    if math.isnan(value):
+        return "–"
     text = f"{value:+.{digits}f}"
     return ("+" if float(text) == 0 else text[0]).replace("-", "−") + text[1:]

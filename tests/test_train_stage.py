@@ -1,0 +1,142 @@
+"""The train stage as people run it: stopped at any moment, the same command goes on, and the result is the same."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from diffretouch.config import Params
+from diffretouch.corpus.demo import write_demo
+from diffretouch.corpus.split import hash_share
+from diffretouch.model import RetouchPipeline
+from diffretouch.stages import attributes, decode
+from tests import fake_chain
+
+STEPS = 24
+STATE = Path("work/.resume/train-fivek.pt")
+MODEL = Path("work/train/fivek/model")
+COMMAND = [str(Path(sys.executable).parent / "diffretouch"), "train", "fivek"]
+TINY = {
+    "steps": STEPS,
+    "batch_size": 2,
+    "network_size": 64,
+    "channels": [8, 8],
+    "attention": [False, True],
+    "head_channels": 8,
+    "norm_groups": 8,
+    "views": 1,
+    "log_every": 2,
+    "validate_every": 8,
+    "checkpoint_every": 3,
+}
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder before training: one train and one val photo of the demo, with their attributes."""
+    root = tmp_path_factory.mktemp("start")
+    write_demo(root / "data", limit=2)
+    (root / "data/fivek/photos.csv").unlink()  # without it every photo is a group of its own
+    shares = [hash_share(path.stem) for path in sorted((root / "data/fivek/dng").iterdir())]
+    tree = yaml.safe_load((fake_chain.ROOT / "params.yaml").read_text())
+    tree["datasets"] = ["fivek"]
+    tree["corpora"]["fivek"]["split"]["val_share"] = sum(shares) / 2
+    tree["train"] |= TINY
+    tree["train"]["autoencoder"] |= {"source": None, "steps": 2, "channels": [8, 8, 8, 8], "crop": 32, "batch_size": 2}
+    tree["runtime"] |= {"device": "cpu", "threads": 1, "workers": 1}
+    (root / "params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
+    params = Params.model_validate(tree)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        decode.run(params, "fivek")
+        attributes.run(params, "fivek")
+    manifest = pd.read_parquet(root / "work/decode/fivek/manifest.parquet")
+    assert sorted(manifest["split"]) == ["train", "val"]
+    shutil.rmtree(root / "data")
+    return root
+
+
+@pytest.fixture(scope="module")
+def undisturbed(start: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which training ran through."""
+    root = copy(start, tmp_path_factory.mktemp("undisturbed"))
+    subprocess.run(COMMAND, cwd=root, check=True, capture_output=True, timeout=120)
+    return root
+
+
+def copy(start: Path, folder: Path) -> Path:
+    shutil.copytree(start, folder, dirs_exist_ok=True, copy_function=os.link)
+    return folder
+
+
+def saved(root: Path) -> int:
+    """When the state was last written; 0 before it is."""
+    return (root / STATE).stat().st_mtime_ns if (root / STATE).exists() else 0
+
+
+def stop(root: Path, number: signal.Signals) -> tuple[int, str]:
+    """Run the command and send it a signal once it has saved a state of its own: exit code and stderr."""
+    before = saved(root)
+    with subprocess.Popen(COMMAND, cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as run:
+        try:
+            wait_for(lambda: saved(root) > before or run.poll() is not None)
+            assert run.poll() is None, run.communicate()[1]
+            run.send_signal(number)
+            _, said = run.communicate(timeout=60)
+        finally:
+            run.kill()
+    return run.returncode, said
+
+
+def wait_for(happened: Callable[[], bool], limit_s: float = 120) -> None:
+    end = time.monotonic() + limit_s
+    while not happened():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.002)
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    """Every file that training makes."""
+    files = sorted(path for path in (root / "work/train/fivek").rglob("*") if path.is_file())
+    return {str(path.relative_to(root)): path.read_bytes() for path in files}
+
+
+def test_stopped_twice_it_ends_with_the_bytes_of_an_undisturbed_run(
+    start: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    root = copy(start, tmp_path)
+    for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+        returned, said = stop(root, number)
+        assert returned == code, said
+        assert "run the same command to go on" in said
+        assert "Traceback" not in said
+        assert (root / STATE).exists()
+        assert not (root / MODEL).exists()
+    done = subprocess.run(COMMAND, cwd=root, check=True, capture_output=True, text=True, timeout=120)
+    assert f"of {STEPS}" in done.stderr and "going on from step" in done.stderr
+    assert not (root / STATE).exists()
+    ours, theirs = contents(root), contents(undisturbed)
+    assert ours.keys() == theirs.keys()
+    assert any(name.endswith(".safetensors") for name in ours)
+    assert [name for name in ours if ours[name] != theirs[name]] == []
+
+
+def test_what_it_leaves_can_be_used(undisturbed: Path) -> None:
+    pipe = RetouchPipeline.from_pretrained(undisturbed / MODEL)
+    assert sum(value.numel() for value in pipe.unet.parameters()) > 0
+    history = [json.loads(line) for line in (undisturbed / "work/train/fivek/history.jsonl").read_text().splitlines()]
+    assert [point["step"] for point in history] == list(range(2, STEPS + 1, 2))
+    curves = {path.stem for path in (undisturbed / "reports/fivek/training").rglob("*.tsv")}
+    assert curves == set().union(*history) - {"step"}
+    assert not (undisturbed / STATE).exists()
