@@ -49,7 +49,7 @@ class RetouchPipeline(DiffusionPipeline):
         guide: Guide,
         scheduler: DDPMScheduler,
         condition_gain: float = 1.0,
-        timesteps: Sequence[int] = (0, 999),
+        timesteps: tuple = (0, 999),
         num_inference_steps: int = 20,
         last_timestep: int = 200,
     ) -> None:
