@@ -102,7 +102,8 @@ def new_pipeline(train: Train, autoencoder: AutoencoderKL, variance: str, seed: 
         guide=guide,
         scheduler=new_scheduler(variance),
         condition_gain=train.condition_gain if train.condition == "expert" else 0.0,
-        timesteps=train.timesteps,
+        lowest_timestep=train.timesteps[0],
+        highest_timestep=train.timesteps[1],
         num_inference_steps=train.validation_steps,
         last_timestep=train.validation_last_timestep,
     )

@@ -36,7 +36,7 @@ class RetouchPipeline(DiffusionPipeline):
         guide: photo to guide.
         scheduler: DDPM, eps-prediction.
         condition_gain: c is multiplied by this before it enters the network; 0 makes it blind to c.
-        timesteps: lowest and highest timestep of training: the last call must lie inside.
+        lowest_timestep, highest_timestep: of training; the last call must lie inside.
         num_inference_steps: U-Net calls this model was validated with, the default.
         last_timestep: timestep of the last call it was validated with, the default.
     """
@@ -49,7 +49,8 @@ class RetouchPipeline(DiffusionPipeline):
         guide: Guide,
         scheduler: DDPMScheduler,
         condition_gain: float = 1.0,
-        timesteps: tuple = (0, 999),
+        lowest_timestep: int = 0,
+        highest_timestep: int = FIRST_TIMESTEP,
         num_inference_steps: int = 20,
         last_timestep: int = 200,
     ) -> None:
@@ -57,7 +58,8 @@ class RetouchPipeline(DiffusionPipeline):
         self.register_modules(unet=unet, vae=vae, grid_head=grid_head, guide=guide, scheduler=scheduler)
         self.register_to_config(
             condition_gain=condition_gain,
-            timesteps=list(timesteps),
+            lowest_timestep=lowest_timestep,
+            highest_timestep=highest_timestep,
             num_inference_steps=num_inference_steps,
             last_timestep=last_timestep,
         )
@@ -107,7 +109,7 @@ class RetouchPipeline(DiffusionPipeline):
         photos = list(image)
         calls = self.config.num_inference_steps if num_inference_steps is None else num_inference_steps
         last = self.config.last_timestep if last_timestep is None else last_timestep
-        low, high = self.config.timesteps
+        low, high = self.config.lowest_timestep, self.config.highest_timestep
         if not low <= last <= high:
             raise ValueError(
                 f"last_timestep {last} lies outside the timesteps this model was trained on: {low} to {high}"

@@ -175,10 +175,12 @@ def with_weights(pipe: RetouchPipeline, averaged: AveragedModel) -> RetouchPipel
     """The same pipeline around the averaged networks."""
     parts: Any = averaged.module
     modules = {name: parts[name] for name in ("unet", "grid_head", "guide")}
-    defaults = ("condition_gain", "timesteps", "num_inference_steps", "last_timestep")
-    return RetouchPipeline(
-        **modules, vae=pipe.vae, scheduler=pipe.scheduler, **{name: pipe.config[name] for name in defaults}
-    )
+    return RetouchPipeline(**{**pipe.components, **modules}, **_settings(pipe))
+
+
+def _settings(pipe: RetouchPipeline) -> dict[str, Any]:
+    """What the pipeline was registered with beside its components."""
+    return {name: value for name, value in pipe.config.items() if name not in pipe.components and name[0] != "_"}
 
 
 def disturb(photo: Tensor, stops: float, balance: float, draw: torch.Generator) -> Tensor:
