@@ -20,11 +20,11 @@ repro: $(VENV) ## the whole chain from RAW photos to reports/index.html; what is
 	@if [ -f data.dvc ] && dvc status data.dvc | grep -q "modified:"; then \
 	  echo "NOTE: data/ is not the corpus that data.dvc names; dvc repro takes it as new and writes its checksum to data.dvc."; \
 	  echo "      To go back to the committed demo corpora: git checkout data.dvc, move data/ away, make repro."; fi
-	@echo "dvc repro: the first time about 12 minutes on 2 cores, a second time some seconds"
+	@echo "dvc repro: the first time about 10 minutes on 2 cores, a second time some seconds"
 	@dvc repro
 	@diffretouch summary
 
-test: $(VENV) ## the whole test suite (at most 15 minutes on 2 cores)
+test: $(VENV) ## the whole test suite (about 3 minutes on 2 cores)
 	@python -m pytest -n 2 --dist loadgroup $(ARGS)
 
 lint: $(VENV) ## ruff, formatting, types and the floors between modules
@@ -52,7 +52,7 @@ $(VENV): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "diffretouch needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>&1)." \
 	       "Name another one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
-	@echo "Installing into .venv: PyTorch first (about 1 minute), then everything else (about 4)"
+	@echo "Installing into .venv: PyTorch first, then everything else (2 to 5 minutes)"
 	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
 	@pip="python -m pip --disable-pip-version-check install --quiet --progress-bar off"; \
 	  SECONDS=0; $$pip "$$(grep '^torch==' constraints.txt)"; echo "  PyTorch installed after $$SECONDS s"; \
