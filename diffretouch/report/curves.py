@@ -34,9 +34,9 @@ def draw(curves: dict[str, list[tuple[float, float]]], *, title: str) -> bytes:
     down = max(1, -(-len(panels) // across))
     with style():
         figure, axes = plt.subplots(down, across, figsize=(10, 2.7 * down), squeeze=False)
-        for name, axis in zip(panels, axes.flat, strict=False):
+        for name, axis in zip(panels, axes.flat[: len(panels)], strict=True):
             if name == "losses":
-                for loss, colour in zip(losses, CYCLE, strict=False):
+                for loss, colour in zip(losses, CYCLE[: len(losses)], strict=True):
                     axis.plot(*zip(*curves[loss], strict=True), color=colour, label=loss, lw=1.3)
                 if any(value > 0 for loss in losses for _, value in curves[loss]):
                     axis.set_yscale("log")
