@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help repro test lint format bench quality clean
+.PHONY: help repro test lint format bench quality soak clean
 PYTHON ?= python3
 VENV := .venv/.installed
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -39,10 +39,13 @@ format: $(VENV) ## let ruff mend what it can
 
 bench: $(VENV) ## every timing script in benchmarks/, one after the other
 	@shopt -s nullglob; for script in benchmarks/[a-z]*.py; do name=$$(basename "$$script" .py); \
-	  if [ "$$name" != quality ]; then echo "== benchmarks.$$name"; python -m "benchmarks.$$name"; fi; done
+	  if [[ ! $$name =~ ^(quality|soak)$$ ]]; then echo "== benchmarks.$$name"; python -m "benchmarks.$$name"; fi; done
 
 quality: $(VENV) ## the long proof: three seeds and the ablation without c (hours; goes on where it was stopped)
 	python -m benchmarks.quality
+
+soak: $(VENV) ## faults: decode killed at 20 random moments, and 200 damaged RAW files (about 15 minutes)
+	python -m benchmarks.soak
 
 clean: ## remove what stages and tools made (data/, .venv and DVC's cache stay, so `make repro` restores it quickly)
 	git clean -fdXq work reports diffretouch flows tests benchmarks

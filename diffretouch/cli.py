@@ -52,7 +52,8 @@ STAGES = {
         "Develop every RAW and convert every expert's picture, to 16-bit sRGB of one size.",
         "data/DATASET",
         "work/decode/DATASET: the pictures, and manifest.parquet with a row for every photo. What cannot be read is a "
-        "row with a reason; more of them than decode.max_quarantined_share fail the stage.",
+        "row with a reason; more of them than decode.max_quarantined_share fail the stage. Run again, it redoes the "
+        "photos whose files or settings changed.",
         "attributes",
     ),
     "attributes": Words(
@@ -165,6 +166,38 @@ def demo_data(
 
     write_demo(root, progress=track)
     print(f"{root / 'fivek'} and {root / 'ppr10k'} are written; next: `make repro`")
+
+
+@app.command()
+def ingest(
+    dataset: Annotated[str, typer.Argument(help="fivek or ppr10k.")],
+    source: Annotated[Path, typer.Argument(help="Folder of the download, however nested.")],
+    root: Annotated[Path, typer.Option(help="Folder that holds DATASET/.")] = Path("data"),
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Agree to copies and to read-only files without a question.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+) -> None:
+    """Bring a download of the real FiveK or PPR10K into place, by hard links: no space is taken, SOURCE stays as it is.
+
+    Run it again when SOURCE has grown, or with a second SOURCE: what is new is added, what is there stays. Before files
+    are copied (another file system), or linked where DVC would make your own files read-only, you are asked.
+
+    Reads: SOURCE; DVC's configuration
+
+    Writes: ROOT/DATASET: the files, photos.csv (rows and columns of yours are kept), corpus.yaml
+
+    Next: `dvc add data`, then `dvc repro`
+    """
+    from diffretouch.corpus import ingest as bring
+
+    bring.ingest(dataset, source, root, agree=lambda question: yes or _agreed(question), dry_run=dry_run)
+
+
+def _agreed(question: str) -> bool:
+    if not sys.stdin.isatty():
+        raise UserError(f"{question} Nobody is here to answer: add --yes to agree")
+    return typer.confirm(question)
 
 
 @app.command()

@@ -15,3 +15,8 @@ class ConfigError(UserError):
 
 class PhotoError(UserError):
     """One photo cannot be used: becomes a quarantined row of the manifest, with this text as the reason."""
+
+    def __init__(self, reason: str, kind: str = "picture") -> None:
+        super().__init__(reason)
+        self.kind = kind
+        """One word for the kind of reason, by which the report counts."""

@@ -6,6 +6,7 @@ The "model" of the fixture obeys c by a known law, so the numbers of the stages 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,8 @@ import yaml
 from diffretouch.attributes import ATTRIBUTES, scores
 from diffretouch.condition import expert_range, just_noticeable, photo_range
 from diffretouch.config import Params
-from diffretouch.files.pictures import Picture, reduce_to, write_png8, write_tiff16
+from diffretouch.files.atomic import whole
+from diffretouch.files.pictures import Picture, jpeg8, reduce_to, write_picture, write_png8
 from diffretouch.files.tables import write_table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -87,7 +89,12 @@ def model(mid: Picture, c: np.ndarray) -> Picture:
 
 
 def build(
-    root: Path, dataset: str, pictures: dict[str, Picture] | None = None, *, provenance: str = "simulated"
+    root: Path,
+    dataset: str,
+    pictures: dict[str, Picture] | None = None,
+    *,
+    provenance: str = "simulated",
+    input_kind: str = "raw",
 ) -> None:
     """Write decode, attributes, train (history only) and sample of `dataset` under root/work: 4 photos in 2 groups."""
     experts = EXPERTS[dataset]
@@ -100,24 +107,28 @@ def build(
         results = {x: adjust(dark, *TASTES[x]) for x in experts}
         paths = {"input": f"input/{photo_id}.tif"} | {f"expert_{x}": f"expert_{x}/{photo_id}.tif" for x in experts}
         for column, image in {"input": dark, **{f"expert_{x}": r for x, r in results.items()}}.items():
-            write_tiff16(decode / paths[column], image)
+            write_picture(decode / paths[column], image)
         paths["mask"] = None
         if dataset == "ppr10k":
             paths["mask"] = f"mask/{photo_id}.png"
             yy, xx = np.mgrid[-1 : 1 : upright.shape[0] * 1j, -1 : 1 : upright.shape[1] * 1j]
             write_png8(decode / paths["mask"], (xx**2 + yy**2 < 0.4).astype(np.float32))
+        facts = {
+            "split": "test",
+            "group": f"group{i // 2}",
+            "licence": f"CC BY 4.0, <b>photographer {i}</b>",
+            "camera": f"Sim {i % 2}",
+            "categories": f"outdoors night{i // 2}",
+        }
         manifest.append(
             {
                 "photo_id": photo_id,
-                "group": f"group{i // 2}",
-                "split": "test",
+                **facts,
                 "status": "ok",
+                "kind": "",
                 "reason": "",
                 "width": upright.shape[1],
                 "height": upright.shape[0],
-                "camera": "Sim 1",
-                "licence": "CC0",
-                "categories": "",
                 **paths,
             }
         )
@@ -127,7 +138,7 @@ def build(
         c = expert_range(s, just_noticeable(photo_range(s)[0], settings)).numpy()
         for k, x in enumerate(experts):
             truths.append(
-                {"photo_id": photo_id, "expert": x, "split": "test"}
+                {"photo_id": photo_id, "expert": x, **facts}
                 | {f"score_{a}": float(s[k, j]) for j, a in enumerate(ATTRIBUTES)}
                 | {f"c_{a}": float(c[k, j]) for j, a in enumerate(ATTRIBUTES)}
             )
@@ -138,7 +149,7 @@ def build(
             samples.append(
                 {
                     "photo_id": photo_id,
-                    "split": "test",
+                    **facts,
                     "sweep": sweep,
                     "expert": expert,
                     "sample": number,
@@ -149,24 +160,33 @@ def build(
                     "path": path,
                 }
             )
-    bad = {
-        "photo_id": "a0009-broken",
-        "group": HOSTILE,
-        "split": "train",
-        "status": "quarantined",
-        "reason": f"LibRaw cannot read {HOSTILE}.dng: data error",
-        "width": 0,
-        "height": 0,
-        "camera": "",
-        "licence": "",
-    }
-    write_table(decode / "manifest.parquet", pd.DataFrame([*manifest, bad]))
+    write_table(decode / "manifest.parquet", pd.DataFrame(manifest))
+    quarantine(root, dataset, [("a0009-broken", "unreadable", f"LibRaw cannot read {HOSTILE}.dng: data error")])
     card = {"name": f"{dataset} demo", "provenance": provenance, "licence": "CC0", "notes": "made by a test"}
-    (decode / "corpus.json").write_text(json.dumps(card | {"decode_profile": "linear-srgb-1"}))
+    (decode / "corpus.json").write_text(json.dumps(card | {"decode_profile": "linear-srgb-1", "input": input_kind}))
     write_table(root / "work/attributes" / dataset / "attributes.parquet", pd.DataFrame(truths))
     (root / "work/attributes" / dataset / "scales.json").write_text(params().attributes.model_dump_json())
     write_table(sample / "samples.parquet", pd.DataFrame(samples))
     _history(root / "work/train" / dataset / "history.jsonl")
+
+
+def quarantine(
+    root: Path,
+    dataset: str,
+    photos: Sequence[tuple[str, str, str]],
+    pictures: Mapping[str, Picture] | None = None,
+    **facts: str,
+) -> None:
+    """Add rows (photo_id, kind, reason) that were not used to the manifest, and thumbnails from `pictures` by id."""
+    decode = root / "work/decode" / dataset
+    row = {"split": "train", "group": HOSTILE, "licence": "", "camera": "", "categories": ""}
+    row |= {"status": "quarantined", "width": 0, "height": 0, **facts}
+    bad = [row | {"photo_id": photo_id, "kind": kind, "reason": reason} for photo_id, kind, reason in photos]
+    manifest = pd.read_parquet(decode / "manifest.parquet")
+    write_table(decode / "manifest.parquet", pd.concat([manifest, pd.DataFrame(bad)], ignore_index=True))
+    for photo_id, image in (pictures or {}).items():
+        with whole(decode / "quarantine" / f"{photo_id}.jpg") as temporary:
+            temporary.write_bytes(jpeg8(image, 90))
 
 
 def _sweeps(experts, c, rng):

@@ -1,10 +1,11 @@
-"""Scores against a naive loop of METHOD section 2, a published colour temperature, and finite gradients everywhere."""
+"""Scores against a naive loop of METHOD section 2, a published colour temperature, finite gradients; and the stage."""
 
 from __future__ import annotations
 
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from skimage.color import rgb2xyz
@@ -12,6 +13,10 @@ from torch import Tensor
 
 from diffretouch.attributes import ATTRIBUTES, scores, soft_clamp
 from diffretouch.color import linear_to_srgb, srgb_to_linear
+from diffretouch.errors import UserError
+from diffretouch.files.tables import write_table
+from diffretouch.stages import attributes
+from tests import fake_chain
 
 SIZE = 12
 
@@ -83,3 +88,39 @@ def test_refuses_another_shape() -> None:
 def test_srgb_round_trip() -> None:
     ramp = torch.linspace(0, 1, 1001, dtype=torch.float64)
     assert torch.allclose(linear_to_srgb(srgb_to_linear(ramp)), ramp, atol=1e-6)
+
+
+# the stage
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A decoded corpus of four photos, the first two for training, and the table its maker foretells."""
+    monkeypatch.chdir(tmp_path)
+    fake_chain.build(tmp_path, "fivek")
+    manifest = pd.read_parquet("work/decode/fivek/manifest.parquet")
+    manifest.loc[:1, "split"] = "train"
+    write_table(tmp_path / "work/decode/fivek/manifest.parquet", manifest)
+    return manifest, pd.read_parquet("work/attributes/fivek/attributes.parquet")
+
+
+def test_the_table_has_scores_c_and_the_facts_of_each_photo(here) -> None:
+    manifest, foretold = here
+    attributes.run(fake_chain.params(runtime={"threads": 1}), "fivek")
+    table = pd.read_parquet("work/attributes/fivek/attributes.parquet")
+    facts = ["split", "group", "licence", "camera", "categories"]
+    numbers = [f"{kind}_{name}" for kind in ("score", "c") for name in ATTRIBUTES]
+    assert list(table.columns) == ["photo_id", "expert", *facts, *numbers]
+    usable = manifest[manifest["status"] == "ok"].set_index("photo_id")
+    assert table["photo_id"].value_counts().to_dict() == dict.fromkeys(usable.index, 3)
+    for name in facts:
+        assert usable[name].nunique() > 1 and (table[name] == table["photo_id"].map(usable[name])).all()
+    # the pictures went through 16-bit files
+    assert table[numbers].to_numpy() == pytest.approx(foretold[numbers].to_numpy(), rel=2e-3, abs=2e-3)
+
+
+def test_without_training_photos_it_says_so(here) -> None:
+    manifest, _ = here
+    manifest.assign(split="test").to_parquet("work/decode/fivek/manifest.parquet", index=False)
+    with pytest.raises(UserError, match="fivek has no usable train photos"):
+        attributes.run(fake_chain.params(), "fivek")

@@ -109,7 +109,7 @@ def test_ppr10k_layout(root):
 
 
 def test_both_formats_and_all_rotations_occur(root):
-    flips = {decode(path).flip for path in sorted((root / "fivek" / "dng").glob("*.dng"))}
+    flips = {decode(path).facts.flip for path in sorted((root / "fivek" / "dng").glob("*.dng"))}
     assert flips == {0, 3, 5, 6}
 
 

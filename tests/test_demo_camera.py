@@ -39,7 +39,7 @@ def test_libraw_gives_the_scene_back(tmp_path, phase, orientation, camera):
         assert raw.white_level == 16383
         assert raw.black_level_per_channel == [512] * 4
     photo = decode(path)
-    assert photo.bayer == phase
+    assert photo.facts.mosaic == phase
     assert photo.rgb_linear.shape == truth.shape
     inside = (slice(6, -6), slice(6, -6))
     assert np.abs(photo.rgb_linear[inside] - 0.9 * truth[inside]).mean() < 0.006

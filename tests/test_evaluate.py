@@ -55,6 +55,42 @@ def test_every_picture_is_compared_with_the_experts_it_should_be(chain) -> None:
     assert axis["score_contrast"].notna().all()
 
 
+def test_every_row_carries_the_facts_of_its_photo(chain) -> None:
+    manifest = pd.read_parquet(chain / "work/decode/fivek/manifest.parquet").set_index("photo_id")
+    rows = table(chain, "fivek")
+    assert list(rows.columns[:6]) == ["photo_id", "split", "group", "licence", "camera", "categories"]
+    for name in rows.columns[1:6]:
+        assert (rows[name] == rows["photo_id"].map(manifest[name])).all()
+    assert rows.query("sweep == 'input'")["camera"].nunique() == 2
+
+
+def test_slices_are_the_photos_of_one_camera_and_of_one_category(chain) -> None:
+    rows, metrics = table(chain, "fivek"), lines(chain, "fivek")
+    for part, chosen in (
+        ("camera_Sim 1", rows["camera"] == "Sim 1"),
+        ("category_outdoors", rows["categories"].str.contains("outdoors")),
+        ("category_night1", rows["group"] == "group1"),
+    ):
+        for row in summary.SLICED:
+            for metric in ("psnr", "ssim", "ciede2000"):
+                own = rows[chosen & (rows["sweep"] == row)]
+                found = one(metrics, row, metric, part)
+                assert found["mean"] == pytest.approx(own.groupby("photo_id")[metric].mean().mean(), abs=1e-4)
+                assert (found["n"], found["groups"]) == (own["photo_id"].nunique(), own["group"].nunique())
+                # one scene cannot be resampled
+                assert pd.isna(found["low"]) == pd.isna(found["high"]) == (part == "category_night1")
+    parts = {part for part in metrics["slice"] if part.startswith(("camera_", "category_"))}
+    assert parts == {"camera_Sim 0", "camera_Sim 1", "category_outdoors", "category_night0", "category_night1"}
+
+
+def test_photos_without_camera_or_category_are_in_no_slice() -> None:
+    rows = pd.DataFrame({"photo_id": ["p", "q", "q", "r"], "sweep": "expert", "psnr": [20.0, 30.0, 32.0, 40.0]})
+    rows = rows.assign(camera=["", "X", "X", "X"], categories=["day  sky", "", "", "sky"])
+    estimate = summary.estimator({"p": "1", "q": "2", "r": "3"}, fake_chain.params().evaluate)
+    found = {part: (interval.mean, interval.n) for _, part, _, interval in summary.slice_lines(rows, estimate)}
+    assert found == {"camera_X": (35.5, 2), "category_day": (20.0, 1), "category_sky": (30.0, 2)}
+
+
 def test_seeds_of_64_bits_come_through_and_references_have_none(chain) -> None:
     rows = table(chain, "fivek")
     samples = pd.read_parquet(chain / "work/sample/fivek/samples.parquet")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import re
 import subprocess
 import sys
+from collections import Counter
 
 import imagecodecs
 import numpy as np
@@ -14,12 +16,22 @@ import pytest
 from rich.console import Console
 
 from diffretouch.errors import UserError
+from diffretouch.files.pictures import reduce_to
 from diffretouch.report.frames import histogram
-from diffretouch.report.gather import choose, ranges
 from diffretouch.report.numbers import Metrics, Number, interval, signed
+from diffretouch.report.photos import choose, ranges
 from diffretouch.report.summary import print_summary
+from diffretouch.report.unused import KINDS, SHOWN
 from diffretouch.stages import embed, evaluate, report
 from tests import browser, fake_chain
+
+BAD = [
+    (f"a{100 + 7 * i:04d}-bad", list(KINDS)[i * i % len(KINDS)], f"{fake_chain.HOSTILE}/{'x' * 300}.dng: reason {i}")
+    for i in range(69)
+]
+"""With the one of every fake corpus, 70."""
+THUMBNAILS = {photo_id: fake_chain.scene(k, 64, 96)[:, : 96 - k] for k, (photo_id, _, _) in enumerate(BAD[::2])}
+LEFT_OUT = [(f"a3{i:03d}-left-out", "", "") for i in range(3)]
 
 
 @pytest.fixture(scope="module")
@@ -30,10 +42,13 @@ def root(tmp_path_factory):
         patch.chdir(folder)
         params = fake_chain.params(evaluate={"bootstrap": 50})
         for dataset, provenance in (("fivek", "simulated"), ("ppr10k", "real")):
-            fake_chain.build(folder, dataset, provenance=provenance)
+            came = "raw" if dataset == "fivek" else "rendered"
+            fake_chain.build(folder, dataset, provenance=provenance, input_kind=came)
             fake_chain.draw_attributes(folder / "work/attributes" / dataset / "attributes.png")
             evaluate.run(params, dataset)
             embed.run(params, dataset)
+        fake_chain.quarantine(folder, "fivek", BAD, THUMBNAILS, camera=fake_chain.HOSTILE)
+        fake_chain.quarantine(folder, "fivek", LEFT_OUT, status="left_out")
         report.run(params)
     return folder
 
@@ -41,6 +56,31 @@ def root(tmp_path_factory):
 @pytest.fixture(scope="module")
 def html(root) -> str:
     return (root / "reports/index.html").read_text(encoding="utf-8")
+
+
+def section(html: str, name: str) -> str:
+    found = re.search(rf'<section id="{name}">.*?</section>', html, re.S)
+    assert found, name
+    return found[0]
+
+
+@pytest.fixture
+def again(root, monkeypatch):
+    """Rewrites a manifest, makes the page from it, and leaves both as they were."""
+    monkeypatch.chdir(root)
+    page = root / "reports/index.html"
+    kept = {page: page.read_bytes()}
+
+    def make(dataset: str, change) -> str:
+        path = root / "work/decode" / dataset / "manifest.parquet"
+        kept[path] = path.read_bytes()
+        change(pd.read_parquet(path)).to_parquet(path, index=False)
+        report.run(fake_chain.params())
+        return page.read_text(encoding="utf-8")
+
+    yield make
+    for path, content in kept.items():
+        path.write_bytes(content)
 
 
 def test_the_page_needs_no_network(html) -> None:
@@ -53,6 +93,7 @@ def test_the_page_needs_no_network(html) -> None:
 def test_everything_a_stranger_may_write_is_escaped(html) -> None:
     assert fake_chain.HOSTILE not in html
     assert "LibRaw cannot read &lt;script&gt;" in html
+    assert "CC BY 4.0, &lt;b&gt;photographer 0&lt;/b&gt;" in html
 
 
 def test_only_the_simulated_corpus_carries_the_banner(html) -> None:
@@ -69,9 +110,70 @@ def test_the_page_shows_what_the_design_asks_for(html) -> None:
     strips = re.findall(r'<div class="strip">(.*?)</div>', html, re.S)
     assert {strip.count("<img") for strip in strips} == {fake_chain.POINTS}
     assert html.count('<svg class="hist"') == 2 * (1 + 6 + 6) + 2 * (1 + 4 + 6)
-    for words in ("4 photos, 2 scenes", "LPIPS is absent", "linear-srgb-1", "Quarantined photos: 1", "oracle"):
+    for words in ("4 photos, 2 scenes", "LPIPS is absent", "linear-srgb-1", "oracle", "scene group0 · Sim 0 · CC BY"):
         assert words in html
     assert len(re.findall(r'src="data:image/png;base64', html)) == 2 * 5
+
+
+def test_numbers_say_which_rendering_and_split_they_stand_on(html, again) -> None:
+    raw, rendered = section(html, "fivek-corpus"), section(html, "ppr10k-corpus")
+    assert "RAW developed here, decode profile linear-srgb-1" in raw
+    assert "finished pictures that came with the corpus" in rendered and "RAW developed" not in rendered
+    assert html.count("developed from the RAW, nothing else done") == 2
+    assert html.count("as it came with the corpus, nothing else done") == 2
+    assert "disjoint by scene" in raw
+
+    def move(manifest: pd.DataFrame) -> pd.DataFrame:
+        manifest.loc[manifest["photo_id"] == "a4502-scene1", "split"] = "train"
+        return manifest
+
+    moved = section(again("fivek", move), "fivek-corpus")
+    assert "1 train, 0 val, 3 test" in moved and "scenes in more than one of them: 1" in moved
+    assert "disjoint" not in moved
+
+
+def test_what_was_not_used_is_counted_by_kind(html) -> None:
+    own = section(html, "fivek-unused")
+    assert "Quarantined: 70 of 74 photos." in own
+    rows = re.findall(r'<tr><th scope="row">(\w+)</th><td>(\d+)</td>.*?class="said">([^<]+)</td></tr>', own)
+    expected = Counter(kind for _, kind, _ in BAD) + Counter(["unreadable"])
+    assert {kind: int(count) for kind, count, _ in rows} == expected
+    assert [int(count) for _, count, _ in rows] == sorted(expected.values(), reverse=True)
+    assert all(len(words) > 10 for _, _, words in rows)
+    assert "so left out: 3." in own and "left-out" not in html
+    assert "Quarantined: 1 of 5 photos." in html and html.count("so left out") == 1
+
+
+def test_the_contact_sheet_holds_the_first_by_kind_and_id(html) -> None:
+    own = section(html, "fivek-unused")
+    tiles = re.findall(r'<figure class="tile">(.*?)</figure>', own, re.S)
+    first = sorted([*((kind, photo_id) for photo_id, kind, _ in BAD), ("unreadable", "a0009-broken")])[:SHOWN]
+    shown = [(re.search(r'mark">(\w+)<', tile)[1], re.search(r"<b>([^<]+)</b>", tile)[1]) for tile in tiles]
+    assert shown == first and len(shown) == 60
+    assert "Shown: the first 60 by kind and id. 10 more, each with its reason" in own
+    for tile, (_, photo_id) in zip(tiles, first, strict=True):
+        assert ("<img" in tile) == (photo_id in THUMBNAILS)
+        assert ("no picture could be read" in tile) == (photo_id not in THUMBNAILS)
+        assert ("<small>" in tile) == (photo_id != "a0009-broken")
+    assert "more, each" not in section(html, "ppr10k-unused")
+
+
+def test_a_tiles_picture_is_that_photos_thumbnail(html) -> None:
+    own = section(html, "fivek-unused")
+    found = re.findall(r'<img src="data:image/jpeg;base64,([^"]*)" width="\d+" height="\d+" alt="([^"]+)"', own)
+    assert len(found) > 20
+    for packed, photo_id in found:
+        image = imagecodecs.imread(base64.b64decode(packed)) / 255
+        expected = reduce_to(THUMBNAILS[photo_id], long_edge=36)
+        assert image.shape == expected.shape
+        assert np.abs(image - expected).mean() < 0.03
+
+
+def test_a_corpus_without_a_fault_says_so(again) -> None:
+    html = again("ppr10k", lambda manifest: manifest[manifest["status"] == "ok"])
+    assert "None was quarantined." in section(html, "ppr10k-unused")
+    assert '<figure class="tile"' not in section(html, "ppr10k-unused")
+    assert '"#ppr10k-unused">1 quarantined' not in html and '"#fivek-unused">70 quarantined' in html
 
 
 def test_numbers_on_the_page_are_those_of_metrics_csv(root, html) -> None:
@@ -181,6 +283,25 @@ def test_sliders_and_loupe_work_in_a_browser_without_a_network(root, tmp_path) -
         '{"moved":true,"readout":"brightness +1.00","held":true,"released":true,'
         '"loupe":"a4501-scene0 · expert A","empty":0,"wide":false}'
     )
+
+
+@browser.needs_browser
+@pytest.mark.browser
+def test_the_contact_sheet_in_a_browser(root, tmp_path) -> None:
+    look = """
+      const tiles = [...document.querySelectorAll("#fivek-unused .tile")];
+      const pictures = tiles.flatMap(tile => [...tile.querySelectorAll("img")]);
+      pictures.forEach(picture => picture.loading = "eager");
+      const say = {tiles: tiles.length, scripts: document.querySelectorAll(".contact script, main b b").length};
+      say.hostile = tiles.filter(tile => tile.querySelector("small")?.textContent === "HOSTILE").length;
+      say.inside = tiles.every(tile => tile.scrollWidth <= tile.clientWidth);
+      const cells = tiles.map(tile => tile.querySelector("img, .blank").getBoundingClientRect());
+      say.alike = new Set(cells.map(cell => Math.round(cell.width) + "x" + Math.round(cell.height))).size;
+      say.wide = document.documentElement.scrollWidth > innerWidth;
+      document.title = JSON.stringify(say);
+    """.replace("HOSTILE", fake_chain.HOSTILE.replace("<", "\\x3c"))
+    title = re.search(r"<title>(.*?)</title>", browser.dom(root / "reports/index.html", tmp_path, look))[1]
+    assert title == '{"tiles":60,"scripts":0,"hostile":59,"inside":true,"alike":1,"wide":false}'
 
 
 @browser.needs_browser

@@ -23,7 +23,8 @@ from tests.test_model import tiny_train
 
 EXPERTS = {x: tuple(0.1 * k + 0.05 * i for i in range(4)) for k, x in enumerate("abcde")}
 COLUMNS = [
-    *("photo_id", "split", "sweep", "expert", "sample", "seed", "scheduler", "steps"),
+    *("photo_id", "split", "group", "licence", "camera", "categories"),
+    *("sweep", "expert", "sample", "seed", "scheduler", "steps"),
     *(f"c_{name}" for name in ATTRIBUTES),
     "path",
 ]
@@ -151,6 +152,9 @@ def test_the_table_and_the_pictures(here: Path) -> None:
     assert set(table["steps"]) == {settings().sample.steps}
     assert table["sample"].dtype.kind == table["seed"].dtype.kind == "i"
     assert not table.duplicated(["photo_id", "sweep", "expert", "sample"]).any() and table["path"].is_unique
+    for name in ("split", "group", "licence", "camera", "categories"):
+        facts = manifest.set_index("photo_id")[name]
+        assert facts.nunique() > (name != "split") and (table[name] == table["photo_id"].map(facts)).all()
     c = table[[f"c_{name}" for name in ATTRIBUTES]].to_numpy()
     assert np.isfinite(c).all()
     truths = pd.read_parquet("work/attributes/fivek/attributes.parquet")

@@ -20,6 +20,7 @@ from diffretouch.metrics import SMALLEST_MSE, Interval, bootstrap, group_level_c
 ROWS = ("input", "mean_expert", "expert", "neutral", "random_0_1", "random_1_2", "random_2_3")
 METRICS = ("psnr", "ssim", "ciede2000", "lpips", "psnr_hc", "delta_e_hc")
 COLUMNS = ("split", "row", "slice", "metric", "mean", "low", "high", "n", "groups", "provenance")
+SLICED = ("input", "mean_expert", "expert")
 HEADLINE = "test"
 DECIMALS = 4
 
@@ -55,6 +56,25 @@ def picture_lines(rows: pd.DataFrame, estimate: Estimate) -> list[Line]:
         if draws > 1:
             best = part.groupby(["photo_id", "expert"])["psnr"].max().groupby("photo_id").mean()
             lines.append((name, "all", f"psnr_best_of_{draws}", estimate(best)))
+    return lines
+
+
+def slice_lines(rows: pd.DataFrame, estimate: Estimate) -> list[Line]:
+    """Rows of SLICED by metric over the photos of one camera (`camera_Canon EOS 5D`), and of one category.
+
+    A photo counts for every word of its `categories` (`category_portrait`), and for none where it has none. A slice of
+    one scene has no interval: resampling that scene would give a width of 0.
+    """
+    chosen = rows[rows["sweep"].isin(SLICED)]
+    cameras = chosen.assign(tag="camera_" + chosen["camera"])[chosen["camera"] != ""]
+    words = chosen.assign(word=chosen["categories"].str.split()).explode("word").dropna(subset="word")
+    tagged = pd.concat([cameras, words.assign(tag="category_" + words["word"])])
+    lines: list[Line] = []
+    for (tag, sweep), own in tagged.groupby(["tag", "sweep"]):
+        for metric in (m for m in METRICS if m in own and own[m].notna().any()):
+            found = estimate(own.groupby("photo_id")[metric].mean())
+            known = found if found.groups > 1 else replace(found, low=np.nan, high=np.nan)
+            lines.append((sweep, tag, metric, known))
     return lines
 
 

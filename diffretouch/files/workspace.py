@@ -35,6 +35,16 @@ def resume_file(dataset: str) -> Path:
     return Path("work/.resume") / f"train-{dataset}.pt"
 
 
+def journal_file(dataset: str) -> Path:
+    """What decode remembers of an unfinished run, and of the files it has read; local, outside every DVC output."""
+    return Path("work/.resume") / f"decode-{dataset}.jsonl"
+
+
+def beacon_file(dataset: str) -> Path:
+    """By this file workers on other machines see that they work in the same folder, and for as long as they should."""
+    return Path("work/.resume") / f"decode-{dataset}.beacon"
+
+
 def new_dir(path: Path) -> Path:
     """An empty folder at `path`: what an earlier or killed run left there is removed."""
     shutil.rmtree(path, ignore_errors=True)

@@ -5,21 +5,17 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pandas as pd
-import torch
 
-from diffretouch.attributes import ATTRIBUTES
-from diffretouch.condition import just_noticeable, photo_range
 from diffretouch.config import Attributes, Report
 from diffretouch.files.tables import read_table
 from diffretouch.files.workspace import require, stage_dir
 from diffretouch.report import curves
-from diffretouch.report.frames import Frame, data_uri, frame
+from diffretouch.report.frames import data_uri
 from diffretouch.report.numbers import Company, Metrics, company
+from diffretouch.report.photos import Photo, choose, photo, ranges
+from diffretouch.report.unused import Unused, unused
 
 PLOTS = {
     "psnr": ("psnr.png", "evaluate"),
@@ -27,26 +23,7 @@ PLOTS = {
     "attributes": ("attributes.png", "attributes"),
     "tsne": ("tsne.png", "embed"),
 }
-RANDOM = {"random_0_1": "|c| in [0,1]", "random_1_2": "|c| in (1,2]", "random_2_3": "|c| in (2,3]"}
-STRIP_SHARE, DRAW_SHARE = 0.72, 0.6
-"""Pictures of strips and draws, as shares of report.long_edge: there are many, and the page is one file."""
-
-
-@dataclass(frozen=True)
-class Photo:
-    """One photo in full."""
-
-    photo_id: str
-    group: str
-    input: Frame
-    references: dict[str, float]
-    """PSNR to this photo's experts of `input` and `mean_expert`, and of `expert`: the mean of ours."""
-    experts: tuple[tuple[str, Frame, Frame], ...]
-    """(letter, the expert's result, ours for that expert)."""
-    strips: tuple[tuple[str, tuple[Frame, ...]], ...]
-    """(attribute, pictures from c = -1 to 1)."""
-    draws: tuple[tuple[str, tuple[Frame, ...]], ...]
-    """(range in words, pictures with random c)."""
+MANIFEST = ("photo_id", "group", "split", "status", "kind", "reason", "camera", "licence", "width", "height", "input")
 
 
 @dataclass(frozen=True)
@@ -55,12 +32,13 @@ class Dataset:
 
     name: str
     card: dict[str, str]
-    """Of the corpus: name, provenance, licence, notes, decode_profile."""
+    """Of the corpus: name, provenance, licence, notes, decode_profile, input (raw | rendered)."""
     counts: dict[str, int]
     """Usable photos by split."""
+    shared: int
+    """Scenes with usable photos in more than one split."""
     sizes: str
-    quarantined: tuple[tuple[str, str], ...]
-    """(photo, reason)."""
+    unused: Unused
     metrics: Metrics
     plots: dict[str, str]
     """Name -> data URI."""
@@ -72,11 +50,16 @@ class Dataset:
         """Whether the experts are made by rules."""
         return self.card["provenance"] == "simulated"
 
+    @property
+    def rendered(self) -> bool:
+        """Whether the inputs came as finished pictures with the corpus."""
+        return self.card["input"] == "rendered"
+
 
 def gather(dataset: str, settings: Report) -> Dataset:
     """Read everything of one dataset; UserError names the command that makes what is missing."""
     decoded = stage_dir("decode", dataset)
-    manifest = read_table(decoded / "manifest.parquet", ("photo_id", "group", "split", "status", "reason", "input"))
+    manifest = read_table(decoded / "manifest.parquet", MANIFEST)
     samples = read_table(stage_dir("sample", dataset) / "samples.parquet", ("photo_id", "split", "sweep", "path"))
     measured = read_table(stage_dir("evaluate", dataset) / "per_sample.parquet", ("photo_id", "sweep", "psnr", "path"))
     truths = read_table(stage_dir("attributes", dataset) / "attributes.parquet", ("photo_id", "expert"))
@@ -84,7 +67,6 @@ def gather(dataset: str, settings: Report) -> Dataset:
     found = json.loads(scales.read_text(encoding="utf-8"))
     scheme = Attributes(**{name: found[name] for name in Attributes.model_fields})
     usable = manifest[manifest["status"] == "ok"]
-    bad = manifest[manifest["status"] != "ok"].sort_values("photo_id")
     sampled = samples[samples["split"] == "test"]
     chosen = choose(usable[usable["photo_id"].isin(sampled["photo_id"])], settings.photos)
     plots = {
@@ -100,84 +82,19 @@ def gather(dataset: str, settings: Report) -> Dataset:
         name=dataset,
         card=json.loads(card.read_text(encoding="utf-8")),
         counts={split: int((usable["split"] == split).sum()) for split in ("train", "val", "test")},
+        shared=int((usable.groupby("group")["split"].nunique() > 1).sum()),
         sizes=_sizes(usable),
-        quarantined=tuple(zip(bad["photo_id"], bad["reason"], strict=True)),
+        unused=unused(manifest, decoded, settings),
         metrics=Metrics(stage_dir("evaluate", dataset) / "metrics.csv"),
         plots=plots | {"training": data_uri(drawn, "image/png")},
         company=tuple(company(require(stage_dir("embed", dataset) / "tsne.csv", f"dvc repro embed@{dataset}"))),
         photos=tuple(
-            _photo(line, dataset, samples, measured, ranges(truths, line["photo_id"], scheme), settings)
+            photo(line, dataset, samples, measured, ranges(truths, line["photo_id"], scheme), settings)
             for line in chosen.to_dict("records")
         ),
     )
 
 
-def choose(photos: pd.DataFrame, count: int) -> pd.DataFrame:
-    """`count` photos by a rule that knows no result: the first of every scene by id, then the seconds, and so on."""
-    ordered = photos.sort_values("photo_id")
-    turn = ordered.groupby("group").cumcount()
-    return ordered.assign(turn=turn).sort_values(["turn", "photo_id"]).head(count).drop(columns="turn")
-
-
-def ranges(truths: pd.DataFrame, photo_id: str, settings: Attributes) -> dict[str, tuple[float, float]]:
-    """Middle and half-range of the photo's experts by attribute (METHOD section 2); half is NaN where they agree."""
-    scores = truths.loc[truths["photo_id"] == photo_id, [f"score_{name}" for name in ATTRIBUTES]]
-    mid, half = photo_range(torch.tensor(scores.to_numpy(np.float64)))
-    half = torch.where(half < just_noticeable(mid, settings), torch.nan, half)
-    return dict(zip(ATTRIBUTES, zip(mid.tolist(), half.tolist(), strict=True), strict=True))
-
-
 def _sizes(usable: pd.DataFrame) -> str:
     counted = Counter(zip(usable["width"], usable["height"], strict=True)).most_common(3)
     return ", ".join(f"{width}×{height} ({n})" for (width, height), n in counted)
-
-
-def _photo(
-    line: dict,
-    dataset: str,
-    samples: pd.DataFrame,
-    measured: pd.DataFrame,
-    spans: dict[str, tuple[float, float]],
-    settings: Report,
-) -> Photo:
-    decoded, sampled = stage_dir("decode", dataset), stage_dir("sample", dataset)
-    photo_id = line["photo_id"]
-    own = samples[samples["photo_id"] == photo_id]
-    numbers = measured[measured["photo_id"] == photo_id]
-
-    def show(path: Path, name: str, share: float = 1.0, **more: Any) -> Frame:
-        edge = max(1, round(settings.long_edge * share))
-        return frame(path, name, long_edge=edge, quality=settings.jpeg_quality, **more)
-
-    def c_of(row: dict) -> tuple[float, ...]:
-        return tuple(float(row[f"c_{name}"]) for name in ATTRIBUTES)
-
-    experts = []
-    for row in own[own["sweep"] == "expert"].sort_values("expert").to_dict("records"):
-        x = row["expert"]
-        found = numbers[(numbers["sweep"] == "expert") & (numbers["expert"] == x)].iloc[0]
-        notes = {"psnr": float(found["psnr"]), "ciede2000": float(found["ciede2000"])}
-        ours = show(sampled / row["path"], f"ours for expert {x.upper()}", c=c_of(row), notes=notes)
-        experts.append((x, show(decoded / line[f"expert_{x}"], f"expert {x.upper()}"), ours))
-
-    strips = []
-    for k, attribute in enumerate(ATTRIBUTES):
-        points = own[own["sweep"] == f"axis_{attribute}"].sort_values("sample").to_dict("records")
-        score = numbers[numbers["sweep"] == f"axis_{attribute}"].set_index("path")[f"score_{attribute}"]
-        mid, half = spans[attribute]
-        pictures = []
-        for row in points:
-            c = c_of(row)
-            notes = {"asked": c[k], "measured": (float(score[row["path"]]) - mid) / half}
-            pictures.append(show(sampled / row["path"], f"{attribute} {c[k]:+.2f}", STRIP_SHARE, c=c, notes=notes))
-        strips.append((attribute, tuple(pictures)))
-
-    draws = []
-    for sweep, words in RANDOM.items():
-        rows = own[own["sweep"] == sweep].sort_values("sample").to_dict("records")
-        pictures = [show(sampled / row["path"], f"random {words}", DRAW_SHARE, c=c_of(row)) for row in rows]
-        draws.append((words, tuple(pictures)))
-    shown = show(decoded / line["input"], "input")
-    mean = numbers.groupby("sweep")["psnr"].mean()
-    references = {name: float(mean[name]) for name in ("input", "mean_expert", "expert")}
-    return Photo(photo_id, str(line["group"]), shown, references, tuple(experts), tuple(strips), tuple(draws))

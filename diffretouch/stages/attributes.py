@@ -22,6 +22,8 @@ from diffretouch.files.workspace import new_dir, publish, stage_dir
 from diffretouch.progress import track
 
 PLOT = "attributes.png"
+FACTS = ["split", "group", "licence", "camera", "categories"]
+"""Of the photo, carried into the table."""
 UNITS = ("colorfulness [0,1]", "brightness [0,1]", "contrast (mean squared difference)", "temperature (mired)")
 
 
@@ -30,14 +32,14 @@ def run(params: Params, dataset: str) -> None:
     torch.set_num_threads(params.runtime.threads)
     settings, experts = params.attributes, params.corpus(dataset).experts
     decoded = stage_dir("decode", dataset)
-    manifest = read_table(decoded / "manifest.parquet", ["photo_id", "split", "status"])
+    manifest = read_table(decoded / "manifest.parquet", ["photo_id", "status", *FACTS])
     photos = manifest[manifest["status"] == "ok"]
     measured = {
         row["photo_id"]: score_pictures([decoded / row[f"expert_{x}"] for x in experts], settings.size)
         for _, row in track(photos.iterrows(), f"attributes {dataset}", len(photos))
     }
-    split = dict(zip(photos["photo_id"], photos["split"], strict=True))
-    training = [s for photo_id, s in measured.items() if split[photo_id] == "train"]
+    facts = photos.set_index("photo_id")[FACTS].to_dict("index")
+    training = [s for photo_id, s in measured.items() if facts[photo_id]["split"] == "train"]
     if not training:
         raise UserError(f"{dataset} has no usable train photos: see {decoded}/manifest.parquet")
     reference = torch.cat(training)
@@ -46,7 +48,7 @@ def run(params: Params, dataset: str) -> None:
         c = conditions(s, reference, settings)
         for k, expert in enumerate(experts):
             rows.append(
-                {"photo_id": photo_id, "expert": expert, "split": split[photo_id]}
+                {"photo_id": photo_id, "expert": expert, **facts[photo_id]}
                 | {f"score_{a}": float(s[k, i]) for i, a in enumerate(ATTRIBUTES)}
                 | {f"c_{a}": float(c[k, i]) for i, a in enumerate(ATTRIBUTES)}
             )

@@ -16,14 +16,16 @@ from diffretouch.files.figures import save
 from diffretouch.files.tables import read_table, write_table
 from diffretouch.files.workspace import new_dir, publish, report_dir, require, stage_dir
 
-SAMPLES = ("photo_id", "split", "sweep", "expert", "sample", "path", *(f"c_{name}" for name in ATTRIBUTES))
+FACTS = ("split", "group", "licence", "camera", "categories")
+"""Of the photo, carried on from the samples."""
+SAMPLES = ("photo_id", *FACTS, "sweep", "expert", "sample", "path", *(f"c_{name}" for name in ATTRIBUTES))
 
 
 def run(params: Params, dataset: str) -> None:
     """samples.parquet and the decoded pictures -> per_sample.parquet, metrics.json, metrics.csv and two plots."""
     experts = params.corpus(dataset).experts
     decoded, scored, sampled = (stage_dir(stage, dataset) for stage in ("decode", "attributes", "sample"))
-    wanted = ("photo_id", "group", "input", "mask", *(f"expert_{x}" for x in experts))
+    wanted = ("photo_id", "input", "mask", *(f"expert_{x}" for x in experts))
     manifest = read_table(decoded / "manifest.parquet", wanted)
     samples = read_table(sampled / "samples.parquet", SAMPLES).convert_dtypes()
     truths = read_table(scored / "attributes.parquet", ("photo_id", "expert", *SCORES))
@@ -39,8 +41,7 @@ def run(params: Params, dataset: str) -> None:
 
     # the very settings the attributes were made with
     ranges = control.half_ranges(truths, Attributes(**{name: scales[name] for name in Attributes.model_fields}))
-    groups = dict(zip(manifest["photo_id"], manifest["group"].astype(str), strict=True))
-    metrics = _summarise(table, truths, ranges, groups, params.evaluate, card["provenance"])
+    metrics = _summarise(table, truths, ranges, params.evaluate, card["provenance"])
     with whole(out / "metrics.csv") as temporary:
         metrics.to_csv(temporary, index=False, lineterminator="\n")
     write_json(report_dir(dataset) / "metrics.json", summary.headlines(metrics))
@@ -81,10 +82,10 @@ def _photos(
 
 def _join(samples: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
     """Measured rows with the keys of their samples; those of the input and the experts' mean have no sample."""
-    split = samples.drop_duplicates("photo_id").set_index("photo_id")["split"]
-    keys = samples.drop(columns=["photo_id", "split", "sweep", "expert"])
-    joined = measured.assign(split=measured["photo_id"].map(split)).join(keys, on="key").drop(columns="key")
-    first = ["photo_id", "split", "sweep", "expert", *keys.columns]
+    facts = samples.drop_duplicates("photo_id").set_index("photo_id")[list(FACTS)]
+    keys = samples.drop(columns=["photo_id", *FACTS, "sweep", "expert"])
+    joined = measured.join(facts, on="photo_id").join(keys, on="key").drop(columns="key")
+    first = ["photo_id", *FACTS, "sweep", "expert", *keys.columns]
     return joined[[*first, *(name for name in METRIC_COLUMNS if name in joined)]]
 
 
@@ -92,17 +93,18 @@ def _summarise(
     table: pd.DataFrame,
     truths: pd.DataFrame,
     ranges: pd.DataFrame,
-    groups: dict[str, str],
     settings: Evaluate,
     provenance: str,
 ) -> pd.DataFrame:
     """metrics.csv: all lines of every split."""
+    groups = dict(zip(table["photo_id"], table["group"], strict=True))
     estimate = summary.estimator(groups, settings)
     frames = []
     for split, part in table.groupby("split", sort=True):
         axis = part["sweep"].str.startswith("axis_")
         compared, own = part[~axis], truths[truths["photo_id"].isin(part["photo_id"])]
-        lines = summary.picture_lines(compared, estimate) + summary.difference_lines(compared, estimate)
+        lines = summary.picture_lines(compared, estimate) + summary.slice_lines(compared, estimate)
+        lines += summary.difference_lines(compared, estimate)
         lines += summary.variance_lines(compared, estimate)
         lines += summary.control_lines(part[axis], own, ranges, estimate)
         if "psnr_hc" in part:

@@ -17,13 +17,16 @@ from diffretouch.progress import track
 from diffretouch.sampling.sweeps import Request, requests
 from diffretouch.seeds import generator, seed_of
 
+FACTS = ["split", "group", "licence", "camera", "categories"]
+"""Of the photo, carried into the table."""
+
 
 def run(params: Params, dataset: str) -> None:
     """Sample `dataset`: 8-bit sRGB PNG pictures at the photos' own sizes, and samples.parquet."""
     torch.set_num_threads(params.runtime.threads)
     settings, experts = params.sample, params.corpus(dataset).experts
     decoded = stage_dir("decode", dataset)
-    manifest = read_table(decoded / "manifest.parquet", ["photo_id", "split", "status", "input"])
+    manifest = read_table(decoded / "manifest.parquet", ["photo_id", "status", "input", *FACTS])
     photos = manifest[(manifest["status"] == "ok") & manifest["split"].isin(settings.splits)]
     if photos.empty:
         raise UserError(f"{dataset} has no usable photos in the splits {list(settings.splits)}: see {decoded}")
@@ -50,14 +53,14 @@ def run(params: Params, dataset: str) -> None:
             for request, image in zip(batch, made.images, strict=True):
                 name = f"{photo_id}/{request.sweep}_{request.expert or request.sample}.png"
                 write_png8(out / name, image.permute(1, 2, 0).cpu().numpy())
-                rows.append(_row(request, str(photo["split"]), settings, name))
+                rows.append(_row(request, photo[FACTS].to_dict(), settings, name))
     write_table(out / "samples.parquet", pd.DataFrame(rows))
 
 
-def _row(request: Request, split: str, settings: Sample, path: str) -> dict[str, object]:
+def _row(request: Request, facts: dict[str, str], settings: Sample, path: str) -> dict[str, object]:
     return {
         "photo_id": request.photo_id,
-        "split": split,
+        **facts,
         "sweep": request.sweep,
         "expert": request.expert,
         "sample": request.sample,

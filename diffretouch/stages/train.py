@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from diffretouch.attributes import ATTRIBUTES
+from diffretouch.code import code_fingerprint
 from diffretouch.condition import conditions, just_noticeable
 from diffretouch.config import Attributes, Params, Train
 from diffretouch.devices import pick_device
@@ -24,7 +25,7 @@ from diffretouch.model.build import AutoencoderKL, load_autoencoder, new_pipelin
 from diffretouch.training import autoencoder
 from diffretouch.training.data import Source, load_views, some_results
 from diffretouch.training.loop import train
-from diffretouch.training.resume import code_fingerprint, fingerprint
+from diffretouch.training.resume import fingerprint
 from diffretouch.training.validation import validator
 
 FIT_PICTURES = 64

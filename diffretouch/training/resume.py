@@ -23,15 +23,6 @@ def fingerprint(parts: dict[str, Any]) -> dict[str, str]:
     return {name: hashlib.sha256(json.dumps(part, sort_keys=True).encode()).hexdigest() for name, part in parts.items()}
 
 
-def code_fingerprint() -> str:
-    """Digest of every module of this package that is loaded, so that a state never meets other code."""
-    digest = hashlib.sha256()
-    for name, module in sorted(sys.modules.items()):
-        if name.split(".")[0] == "diffretouch" and getattr(module, "__file__", None):
-            digest.update(Path(str(module.__file__)).read_bytes())
-    return digest.hexdigest()
-
-
 def save_state(path: Path, marks: dict[str, str], state: dict[str, Any]) -> None:
     """Replace the state at `path`, whole."""
     # through memory: torch.save tells a full disk from a RuntimeError without the file's name

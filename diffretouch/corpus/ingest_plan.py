@@ -1,0 +1,168 @@
+"""What bringing in a download takes: its files by where they belong, compared with what the corpus has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from diffretouch.corpus.ingest_files import File, State, quick_state, same_content, slow_state, walk
+from diffretouch.corpus.ingest_names import PAPER, Place, fivek_base, place_fivek, place_ppr10k, split_suffix
+from diffretouch.corpus.ingest_papers import read_papers
+from diffretouch.corpus.layout import FIVEK, PPR10K, Layout, read_card
+from diffretouch.corpus.photo_table import read_photo_table
+from diffretouch.errors import ConfigError, UserError
+from diffretouch.progress import track
+
+
+class Release(NamedTuple):
+    """A published corpus."""
+
+    layout: Layout
+    experts: str
+    kinds: dict[str, str]
+    """Folders by kind of file."""
+    expected: str
+    """What a download looks like, for people."""
+
+
+RELEASES = {
+    "fivek": Release(
+        FIVEK,
+        "abcde",
+        {"RAW": "dng", **{f"expert {x}": f"tiff16_{x}" for x in "abcde"}, "rendered input": "rendered", PAPER: "legal"},
+        "a0001-NAME.dng anywhere; an expert's a0001-NAME.tif in a folder tiff16_c, expert_c, expertC or c, or named "
+        "a0001-NAME_c.tif; rendered inputs in a folder rendered or input...; filesAdobe.txt, filesAdobeMIT.txt, "
+        "categories.txt",
+    ),
+    "ppr10k": Release(
+        PPR10K,
+        "abc",
+        {
+            "RAW": "raw",
+            **{f"expert {x}": f"target_{x}" for x in "abc"},
+            "rendered input": "source",
+            "augmented input": "source_aug",
+            "mask": "masks",
+        },
+        "RAW files 12_3.CR2 (.NEF, .ARW, ...) anywhere; pictures 12_3.tif in folders source, source_aug..., target_a, "
+        "target_b, target_c; masks 12_3.png in a folder masks, masks_360p or masks_full",
+    ),
+}
+
+
+@dataclass
+class Plan:
+    """What a run has to do, and what it leaves alone."""
+
+    release: Release
+    source: Path
+    folder: Path
+    """Of the corpus."""
+    files: dict[str, tuple[Place, File]] = field(default_factory=dict)
+    """By target, a path below `folder`."""
+    left_alone: list[str] = field(default_factory=list)
+    """Paths below `source` that are no part of the release, or not looked into."""
+    doubles: int = 0
+    """Files that are there twice, with the same content."""
+    states: dict[str, State] = field(default_factory=dict)
+    """By target."""
+    vanished: dict[str, list[str]] = field(default_factory=dict)
+    """Targets that the corpus has and the source has not, by kind."""
+
+    @property
+    def work(self) -> list[str]:
+        """Targets to link or copy."""
+        return [target for target, state in self.states.items() if state != "there"]
+
+
+def make_plan(dataset: str, source: Path, root: Path) -> Plan:
+    """Look through `source` and compare it with `root`/`dataset`; nothing is written.
+
+    ConfigError for an unknown dataset; UserError where `source` holds nothing of it, where two different files of it
+    belong to one place, where a list or `photos.csv` cannot be read, or where `root`/`dataset` is a simulated corpus.
+    """
+    if dataset not in RELEASES:
+        raise ConfigError(f"no corpus {dataset!r} can be brought in: known are {', '.join(RELEASES)}")
+    plan = Plan(RELEASES[dataset], source, root / dataset)
+    _refuse(plan)
+    found = list(walk(source, plan.folder))
+    _sort_out(plan, [file for file in found if isinstance(file, File)])
+    plan.left_alone += [path for path in found if isinstance(path, str)]
+    if not plan.files:
+        raise UserError(
+            f"{source} holds nothing of {dataset} ({len(found)} files seen). Expected: {plan.release.expected}"
+        )
+    # a table or list that cannot be read is said before anything is written
+    read_photo_table(plan.folder / "photos.csv")
+    read_papers(Path(file.path) for at, file in plan.files.values() if at.kind == PAPER)
+    _compare(plan)
+    return plan
+
+
+def _refuse(plan: Plan) -> None:
+    source, folder = plan.source, plan.folder
+    if not source.is_dir():
+        raise UserError(f"{source} {'is a file: unpack it, and name the folder' if source.exists() else 'not found'}")
+    if folder.resolve() in (source.resolve(), *source.resolve().parents):
+        raise UserError(f"{source} is the corpus itself: name the folder of the download")
+    if (folder / "corpus.yaml").exists() and read_card(folder).provenance == "simulated":
+        raise UserError(
+            f"{folder} is a simulated corpus, which real photos must not mix with: remove it (`rm -r {folder}`; "
+            "`diffretouch demo-data` brings both back) or name another place with --root"
+        )
+
+
+def _sort_out(plan: Plan, files: Sequence[File]) -> None:
+    place, clashes = _placing(plan, files), []
+    for file in files:
+        at = place(file.parts)
+        if at is None:
+            plan.left_alone.append("/".join(file.parts[1:]))
+            continue
+        before, first = plan.files.setdefault(at.target, (at, file))
+        if first is file:
+            continue
+        if same_content(first, file):
+            plan.doubles += 1
+        elif at.rank == before.rank:
+            clashes.append(f"{at.target}: {first.path} and {file.path}")
+        else:
+            better, worse = (file, first) if at.rank < before.rank else (first, file)
+            plan.files[at.target] = (at if better is file else before, better)
+            plan.left_alone.append("/".join(worse.parts[1:]))
+    if clashes:
+        raise UserError(
+            f"{len(clashes)} places in {plan.folder} have two files with different content; move one of the two away:\n"
+            + "\n".join(f"  {clash}" for clash in clashes[:10])
+        )
+
+
+def _placing(plan: Plan, files: Sequence[File]) -> Callable[[Sequence[str]], Place | None]:
+    if plan.release.layout is PPR10K:
+        return place_ppr10k
+    names = [file.parts[-1] for file in files] + listed(plan.folder / FIVEK.raw)
+    stems = (stem for stem, suffix in map(split_suffix, names) if suffix == ".dng")
+    known = frozenset(base for base in map(fivek_base, stems) if base)
+    return lambda parts: place_fivek(parts, known)
+
+
+def _compare(plan: Plan) -> None:
+    unsure = []
+    for target, (_, file) in plan.files.items():
+        state = quick_state(file, plan.folder / target)
+        if state is None:
+            unsure.append(target)
+        else:
+            plan.states[target] = state
+    for target in track(unsure, "compare with what is there", len(unsure)):
+        plan.states[target] = slow_state(plan.files[target][1], plan.folder / target)
+    for kind, name in plan.release.kinds.items():
+        here = (f"{name}/{file}" for file in listed(plan.folder / name))
+        plan.vanished[kind] = [target for target in here if target not in plan.files]
+
+
+def listed(folder: Path) -> list[str]:
+    """Names in `folder`, sorted, hidden ones left out; none where it is absent."""
+    return sorted(path.name for path in folder.iterdir() if path.name[0] != ".") if folder.is_dir() else []
