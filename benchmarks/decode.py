@@ -32,7 +32,7 @@ from benchmarks.decode_corpora import write_large, write_many
 from diffretouch.files.atomic import write_json, write_text
 
 ROOT = Path(__file__).parents[1]
-RESULTS = Path(os.environ.get("DEVRESULTS", ROOT / "benchmarks/results")) / "decode.json"
+RESULTS = ROOT / "benchmarks/results/decode.json"
 PARTS = ("speed", "memory", "nothing-new")
 BYTES_A_PHOTO = 700e6
 ALONE, WITH = Setting("AHD", experts=()), Setting("AHD")

@@ -45,7 +45,9 @@ def write_large(photos: int, width: int) -> None:
     for number in range(photos):
         # by 5: four photos have four phases and four orientations
         orientation, phase = kinds[5 * number % len(kinds)]
-        shot = Exposure(CAMERAS[number % 2], phase, orientation, 0.8, tuple(CAMERAS[number % 2].neutral), 200)
+        camera = CAMERAS[number % 2]
+        red, green, blue = camera.neutral
+        shot = Exposure(camera, phase, orientation, 0.8, (red, green, blue), 200)
         upright, name = TURNS[orientation] % 2 == 1, f"a{number + 1:04d}-benchmark"
         write_dng(root / f"dng/{name}.dng", mosaic(scenes[upright], shot, Draws(100 + number)), shot)
         for expert in "ab":
@@ -78,7 +80,7 @@ def write_many(photos: int, params: Params) -> int:
     root, out = corpus_dir("fivek"), stage_dir("decode", "fivek")
     first = "a0000-tiny"
     scene = collage(96, upright=False)
-    shot = Exposure(CAMERAS[0], "RGGB", 1, 0.8, tuple(CAMERAS[0].neutral), 200)
+    shot = Exposure(CAMERAS[0], "RGGB", 1, 0.8, (0.5, 1.0, 0.6), 200)
     (root / "dng").mkdir(parents=True)
     write_dng(root / f"dng/{first}.dng", mosaic(scene, shot, Draws(0)), shot)
     for expert in params.corpora["fivek"].experts:

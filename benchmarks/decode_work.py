@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,8 +19,8 @@ import rawpy
 import tifffile
 from numpy.typing import NDArray
 
-from diffretouch.decoding import ledger, photo, task
-from diffretouch.decoding.task import Done, Task
+from diffretouch.decoding import ledger, photo
+from diffretouch.decoding.task import Done, Task, work
 from diffretouch.files import formats, pictures, raw
 from diffretouch.files.icc import icc
 from diffretouch.files.srgb import light_of_steps, srgb_encode
@@ -67,14 +67,14 @@ def bare(item: Bare, _: Reserve | None = None) -> None:
             stored, profile, icc("srgb"), colorspace="rgb", outcolorspace="rgb", outdtype="uint16"
         )
         if size is not None:
-            image = _reduced(lambda k, i=image: light_of_steps().take(i[..., k], mode="clip"), size)
+            image = _reduced(light_of_steps(), image, size)
         write(item, f"expert_{name}", image)
 
 
 def develop(item: Bare) -> NDArray[np.uint16]:
     """Bare rawpy: 16-bit linear light as the stage asks LibRaw for it."""
     with rawpy.imread(str(item.source)) as opened:
-        return opened.postprocess(
+        light: NDArray[np.uint16] = opened.postprocess(
             gamma=(1, 1),
             no_auto_bright=True,
             output_bps=16,
@@ -83,12 +83,13 @@ def develop(item: Bare) -> NDArray[np.uint16]:
             demosaic_algorithm=rawpy.DemosaicAlgorithm[item.demosaic],
             half_size=item.half_size,
         )
+    return light
 
 
 def encoded(light: NDArray[np.uint16], size: tuple[int, int] | None) -> NDArray[np.uint16]:
     """To 16-bit sRGB by a table, or by way of a smaller size."""
     if size is not None:
-        return _reduced(lambda k: light[..., k].astype(np.float32) / np.float32(65535), size)
+        return _reduced(np.arange(65536, dtype=np.float32) / np.float32(65535), light, size)
     image = np.empty(light.shape, np.uint16)
     for top in range(0, len(light), STRIP):
         image[top : top + STRIP] = _curve()[light[top : top + STRIP]]
@@ -102,8 +103,8 @@ def write(item: Bare, name: str, image: NDArray[np.uint16]) -> None:
     formats.write_tiff(path, image, icc("srgb"))
 
 
-def _reduced(plane: Callable[[int], NDArray[np.float32]], size: tuple[int, int]) -> NDArray[np.uint16]:
-    light = np.stack([pictures.resize(plane(k), size) for k in range(3)], axis=2)
+def _reduced(table: NDArray[np.float32], steps: NDArray[np.uint16], size: tuple[int, int]) -> NDArray[np.uint16]:
+    light = np.stack([pictures.resize(table.take(steps[..., k], mode="clip"), size) for k in range(3)], axis=2)
     return pictures.to_uint(srgb_encode(light, out=light), 16)
 
 
@@ -114,15 +115,15 @@ def _curve() -> NDArray[np.uint16]:
 
 def in_checks(item: Task, reserve: Reserve) -> dict[str, float]:
     """The stage's own work on a photo: seconds of each of CHECKS, of CPU and of the clock."""
-    spent: Counter[str] = Counter()
+    spent: dict[str, float] = defaultdict(float)
     with _clocked(spent):
-        done = task.work(item, reserve)
+        done = work(item, reserve)
     _require_ok(done)
     return dict(spent)
 
 
 @contextmanager
-def _clocked(spent: Counter[str]) -> Iterator[None]:
+def _clocked(spent: dict[str, float]) -> Iterator[None]:
     places = [(name, owner, attribute) for name, found in CHECKS.items() for owner, attribute in found]
     before = [getattr(owner, attribute) for _, owner, attribute in places]
     for (name, owner, attribute), function in zip(places, before, strict=True):
@@ -134,7 +135,7 @@ def _clocked(spent: Counter[str]) -> Iterator[None]:
             setattr(owner, attribute, function)
 
 
-def _with_clock(name: str, function: Callable[..., Any], spent: Counter[str]) -> Callable[..., Any]:
+def _with_clock(name: str, function: Callable[..., Any], spent: dict[str, float]) -> Callable[..., Any]:
     def clocked(*words: Any, **named: Any) -> Any:
         start = time.process_time(), time.perf_counter()
         try:
@@ -152,7 +153,7 @@ def peak_mib(item: Bare | Task, reserve: Reserve) -> float:
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew (Linux, proc_pid_clear_refs(5))
     before = _status("VmHWM")
     if isinstance(item, Task):
-        _require_ok(task.work(item, reserve))
+        _require_ok(work(item, reserve))
     else:
         bare(item)
     return _status("VmHWM") - before
@@ -179,11 +180,11 @@ def _status(name: str) -> float:
 TIMES = Path("times.jsonl")
 
 
-def timed(item: Task, reserve: Reserve) -> Done:
+def timed(task: Task, reserve: Reserve) -> Done:
     """`diffretouch.decoding.task.work` with a line in TIMES: the photo and the CPU and wall seconds it took."""
     start = time.perf_counter(), time.process_time()
-    done = task.work(item, reserve)
+    done = work(task, reserve)
     took = {"seconds": time.perf_counter() - start[0], "cpu_seconds": time.process_time() - start[1]}
     with TIMES.open("a", encoding="utf-8") as file:
-        file.write(json.dumps({"photo": item.photo.photo_id, **took}) + "\n")
+        file.write(json.dumps({"photo": task.photo.photo_id, **took}) + "\n")
     return done

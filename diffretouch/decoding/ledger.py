@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
+from errno import EIO
 from pathlib import Path
 from typing import Any
 
@@ -109,8 +111,12 @@ class Journal:
         self.records[photo_id] = record
         self.digests.known |= stamps
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(_line(photo_id, record, stamps) + "\n")
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                # a new line first: what stands before may be torn
+                file.write("\n" + _line(photo_id, record, stamps))
+        except OSError as error:  # which does not name the file where the disk is full
+            raise OSError(error.errno, os.strerror(error.errno or EIO), str(self.path)) from error
 
     def end(self, keep: Iterable[Path]) -> None:
         """The outputs hold the records again: only the stamps of the files `keep` stay here."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -11,23 +10,20 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from diffretouch.config import Corpus, Decode
 from diffretouch.corpus.layout import Photo
+from diffretouch.decoding.sizes import Size, common_size, target_size
+from diffretouch.decoding.thumbnail import write_thumbnail
 from diffretouch.errors import PhotoError
 from diffretouch.files import pictures, raw
-from diffretouch.files.atomic import whole
 from diffretouch.files.exif import read_exif
 from diffretouch.files.raw_checks import check_filled
 from diffretouch.files.srgb import srgb_encode
 from diffretouch.registration import check_registration
 
 Picture16 = NDArray[np.uint16]
-Size = tuple[int, int]
-"""Height and width."""
-STRIP = 256
-THUMBNAIL = 320
+STRIP = 16
 # a float32 picture, two 16-bit ones and their edges, bytes a pixel
 BYTES_A_PIXEL = 12 + 2 * 6 + 2 * 4
 
@@ -63,7 +59,7 @@ def decode_photo(photo: Photo, settings: Settings, reserve: Callable[[int], None
         return _decode(photo, settings, reserve)
     except PhotoError as error:
         thumbnail = settings.out / "quarantine" / f"{photo.photo_id}.jpg"
-        files = (str(thumbnail.relative_to(settings.out)),) if _write_thumbnail(photo, thumbnail) else ()
+        files = (str(thumbnail.relative_to(settings.out)),) if write_thumbnail(photo, thumbnail) else ()
         return Decoded(quarantined(str(error), error.kind), files)
 
 
@@ -78,36 +74,30 @@ def _decode(photo: Photo, settings: Settings, reserve: Callable[[int], None]) ->
         sources["mask"] = photo.mask
     sizes = {name: pictures.read_size(path) for name, path in sources.items()}
     source, row = _open_input(photo, settings, reserve, sizes)
-    size = _common_size(source.size, sizes, settings.decode.input, settings.corpus.short_edge)
+    size = common_size(source.size, sizes, settings.decode.input, settings.corpus.short_edge)
     untagged = [] if source.tagged else ["input"]
     # one picture at a time; what was written of a photo that then proves unusable, the stage sweeps away
     image = source.at(size)
     row["input"] = _write("input", photo.photo_id, image, settings)
-    edges = _grey(image)
-    del source  # LibRaw's output: as large as a picture
+    limit = settings.decode.registration
+    edges = None if limit is None else _grey(image)
+    del source, image  # each as large as LibRaw's output
     for name, path in sources.items():
         if name == "mask":
             row[name] = _write(name, photo.photo_id, _at(pictures.read_mask(path), size), settings)
             continue
         image, tagged = _read_expert(path, size, settings.corpus.untagged)
         untagged += [] if tagged else [name]
-        _check_expert(name, image, edges, settings.decode.registration)
+        check_filled(image, name)
+        if edges is not None and limit is not None:
+            fault = check_registration(edges, _grey(image), limit)
+            if fault is not None:
+                raise PhotoError(f"{name} {fault}", "registration")
         row[name] = _write(name, photo.photo_id, image, settings)
+        del image
     files = tuple(row[name] for name in ("input", *sources))
-    return Decoded(ok(size) | row | {"untagged": untagged}, files)
-
-
-def ok(size: Size) -> dict[str, Any]:
-    """The start of the row of a photo that can be used."""
-    return {"status": "ok", "kind": "", "reason": "", "height": size[0], "width": size[1]}
-
-
-def _check_expert(name: str, image: Picture16, edges: NDArray[np.float32], limit: float | None) -> None:
-    """PhotoError where an expert's picture is empty or does not lie on the photo."""
-    check_filled(image, name)
-    fault = None if limit is None else check_registration(edges, _grey(image), limit)
-    if fault is not None:
-        raise PhotoError(f"{name} {fault}", "registration")
+    height, width = size
+    return Decoded({"status": "ok", "height": height, "width": width, **row, "untagged": untagged}, files)
 
 
 @dataclass(frozen=True)
@@ -139,7 +129,7 @@ def _open_input(
 
     def small(size: Size) -> bool:
         """Whether the half-size picture is still large enough."""
-        height, width = _target(size, smallest or size, settings.corpus.short_edge)
+        height, width = target_size(size, smallest or size, settings.corpus.short_edge)
         return settings.decode.half_size and 2 * height <= size[0] and 2 * width <= size[1]
 
     developed = raw.develop(
@@ -155,38 +145,6 @@ def _open_input(
     return Input(developed.size, lambda to: _developed_at(developed, to, stops)), facts
 
 
-def _common_size(own: Size, sizes: dict[str, Size], kind: str, short_edge: int | None) -> Size:
-    """The size that all of the photo's pictures are brought to; PhotoError where they are not of one shape.
-
-    Without `short_edge` all have one size. With it smaller ones (PPR10K's 360p pack beside its RAWs) fit too, when
-    their short edge is as long as that and their long edge is right to within a pixel at decoded size.
-    """
-    what = "the RAW decodes to" if kind == "raw" else "the rendered input is"
-    for name, (height, width) in sizes.items():
-        if not _fits((height, width), own, short_edge):
-            turned = _fits((width, height), own, short_edge)
-            word, kind = ("orientation", "orientation") if turned else ("size mismatch", "size")
-            raise PhotoError(f"{word}: {name} is {width}x{height}, but {what} {own[1]}x{own[0]}", kind)
-    return _target(own, min(sizes.values(), default=own), short_edge)
-
-
-def _fits(size: Size, own: Size, short_edge: int | None) -> bool:
-    if short_edge is None or min(size) < short_edge - 1:
-        return size == own
-    down, across = (edge * short_edge / min(own) for edge in own)
-    scale = short_edge / min(size)
-    return abs(size[0] * scale - down) <= 1 and abs(size[1] * scale - across) <= 1
-
-
-def _target(own: Size, smallest: Size, short_edge: int | None) -> Size:
-    """The smaller of the two sizes, reduced to the short edge."""
-    height, width = min(own, smallest)
-    if short_edge is None or min(height, width) <= short_edge:
-        return height, width
-    scale = short_edge / min(height, width)
-    return max(1, round(height * scale)), max(1, round(width * scale))
-
-
 def _developed_at(developed: raw.Developed, size: Size, stops: float) -> Picture16:
     """LibRaw's linear light at `size`, encoded as sRGB, times two to the power of `stops`."""
     light, box = developed.rgb16_linear, developed.box
@@ -196,7 +154,8 @@ def _developed_at(developed: raw.Developed, size: Size, stops: float) -> Picture
         curve = _curve(stops)
         for row in range(0, size[0], STRIP):
             strip = light[top + row : min(top + row + STRIP, bottom), left:right]
-            image[row : row + STRIP] = curve[strip]
+            # "clip" spares numpy a look at every index before the first
+            image[row : row + STRIP] = curve.take(strip, mode="clip")
         return image
     planes = [pictures.resize(light[..., k].astype(np.float32), size, box) for k in range(light.shape[2])]
     gain = np.float32(2**stops / 65535)
@@ -209,7 +168,7 @@ def _developed_at(developed: raw.Developed, size: Size, stops: float) -> Picture
 def _curve(stops: float) -> NDArray[np.uint16]:
     """Of every 16-bit linear value the 16-bit sRGB one: the exact curve of IEC 61966-2-1."""
     light = np.minimum(np.arange(65536) / 65535 * 2.0**stops, 1)
-    return pictures.to_uint(srgb_encode(light), 16)
+    return pictures.to_uint(np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055), 16)
 
 
 def _encode(rgb_linear: NDArray[np.float32]) -> Picture16:
@@ -219,8 +178,10 @@ def _encode(rgb_linear: NDArray[np.float32]) -> Picture16:
 
 def _read_expert(path: Path, size: Size, untagged: pictures.Space) -> tuple[Picture16, bool]:
     """An expert's picture in 16-bit sRGB at `size`, and whether it carries a profile."""
+    if pictures.read_size(path) == size:
+        return pictures.read_srgb16(path, untagged)
     opened = pictures.read_linear(path, untagged)
-    return _encode(_at(opened.rgb_linear, size)), opened.tagged
+    return _encode(pictures.resize(opened.rgb_linear, size)), opened.tagged
 
 
 def _grey(image: Picture16) -> NDArray[np.float32]:
@@ -242,27 +203,3 @@ def _write(name: str, photo_id: str, image: NDArray[Any], settings: Settings) ->
     path = f"{name}/{photo_id}.{'png' if name == 'mask' else file.format}"
     pictures.write_picture(settings.out / path, image, bits=8 if name == "mask" else file.bits)
     return path
-
-
-def _write_thumbnail(photo: Photo, path: Path) -> bool:
-    """A small picture of a photo that cannot be used, if any of its files holds one."""
-    preview = raw.preview(photo.raw) if photo.raw.is_file() else None
-    found = [p for p in (photo.rendered, *photo.experts.values()) if p is not None and p.is_file()]
-    image: Image.Image | None = None
-    if preview is not None:
-        image = Image.open(io.BytesIO(preview)).convert("RGB")
-    elif (shown := next((p for p in map(_readable, found) if p is not None), None)) is not None:
-        image = Image.fromarray(pictures.to_uint(shown, 8))
-    if image is None:
-        return False
-    image.thumbnail((THUMBNAIL, THUMBNAIL))
-    with whole(path) as temporary:
-        image.save(temporary, quality=85)
-    return True
-
-
-def _readable(path: Path) -> pictures.Picture | None:
-    try:
-        return pictures.read_srgb(path)
-    except PhotoError:
-        return None

@@ -59,6 +59,25 @@ def read_srgb(path: Path, untagged: Space = "srgb") -> Picture:
     return srgb_encode(light, out=light)
 
 
+def read_srgb16(path: Path, untagged: Space = "srgb") -> tuple[NDArray[np.uint16], bool]:
+    """What `read_srgb` reads as 16-bit steps, (H,W,3), and whether the file says what its colours are.
+
+    Beside the result only the file's own pixels are held.
+    """
+    pixels, profile = _read(path)
+    colours = profile or icc(untagged)
+
+    def convert(strip: Pixels) -> Pixels:
+        if colours == icc("srgb"):
+            return _at_depth(strip, 16)
+        light = _light(strip, colours, path)
+        return to_uint(srgb_encode(light, out=light), 16)
+
+    out = np.empty((*pixels.shape[:2], 3), np.uint16)
+    by_strips(convert, pixels, out)
+    return out, profile is not None
+
+
 def read_mask(path: Path) -> Picture:
     """A subject mask in [0,1], (H,W), of a PNG, JPEG or TIFF; of a coloured one the red channel. Raises PhotoError."""
     return _shares(_read(path)[0][..., 0])
