@@ -87,12 +87,12 @@ def write_many(photos: int, params: Params) -> int:
         write_picture(root / f"tiff16_{expert}/{first}.tif", srgb_encode(scene), space="prophoto")
     write_text(root / "corpus.yaml", CARD)
     decode.run(params, "fivek")
-    record = read_records(out / "records.parquet")[first]
+    record = read_records(out.with_name(f"{out.name}.records.parquet"))[first]
     names = [f"a{number:04d}-tiny" for number in range(photos)]
     for path in [*root.glob(f"*/{first}.*"), *out.glob(f"*/{first}.*")]:
         for name in names[1:]:
             os.link(path, path.with_name(name + path.suffix))
-    write_records(out / "records.parquet", {name: _renamed(record, first, name) for name in names})
+    write_records(out.with_name(f"{out.name}.records.parquet"), {name: _renamed(record, first, name) for name in names})
     journal, known = Journal(journal_file("fivek")), Digests()
     by_inode = {stamp[2]: digest for stamp, digest in journal.digests.known.values()}
     files = [path for folder in (root, out) for path in folder.glob("*/*")]

@@ -30,7 +30,7 @@ def kill_while_decoding(root: Path, kills: int, seed: int) -> None:
     Raises AssertionError where the outputs are not those of an undisturbed run, or a process is left behind.
     """
     shutil.copyfile(ROOT / "params.yaml", root / "params.yaml")
-    out, draw = root / "work/decode/fivek", random.Random(seed)
+    out, draw = root / "work/decode", random.Random(seed)
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     start = time.monotonic()
     subprocess.run(COMMAND, cwd=root, env=environment, check=True, capture_output=True)

@@ -1,8 +1,8 @@
 """What of a corpus is already decoded: digests of files by their stamps, and a journal of photos.
 
 Two things are kept, so that a run redoes what changed and nothing else, and a killed run goes on where it was:
-- `records.parquet` among the outputs: of each photo the key (a digest of everything its pictures depend on) and the
-  digests of its files. It travels with the outputs and holds no time, host or path outside them.
+- `<dataset>.records.parquet` beside the outputs: of each photo the key (a digest of everything its pictures depend on)
+  and the digests of its files. It travels with the outputs and holds no time, host or path outside them.
 - a journal in work/.resume, local: the same of photos of an unfinished run, and the stamps (size, time, inode) under
   which a file's digest was last taken, so that unchanged files are not read again.
 """

@@ -92,7 +92,7 @@ def _decode(photo: Photo, settings: Settings, reserve: Callable[[int], None]) ->
         if edges is not None and limit is not None:
             fault = check_registration(edges, _grey(image), limit)
             if fault is not None:
-                raise PhotoError(f"{name} {fault}", "registration")
+                raise PhotoError(f"{name} {fault}", "orientation" if fault.startswith("is ") else "registration")
         row[name] = _write(name, photo.photo_id, image, settings)
         del image
     files = tuple(row[name] for name in ("input", *sources))

@@ -35,6 +35,11 @@ def resume_file(dataset: str) -> Path:
     return Path("work/.resume") / f"train-{dataset}.pt"
 
 
+def records_file(dataset: str) -> Path:
+    """What decode knows of its finished pictures; beside them, so that they alone decide what runs after them."""
+    return Path("work/decode") / f"{dataset}.records.parquet"
+
+
 def journal_file(dataset: str) -> Path:
     """What decode remembers of an unfinished run, and of the files it has read; local, outside every DVC output."""
     return Path("work/.resume") / f"decode-{dataset}.jsonl"

@@ -27,7 +27,7 @@ from diffretouch.executors import run_everywhere
 from diffretouch.files.atomic import write_json
 from diffretouch.files.raw import LIBRAW
 from diffretouch.files.tables import write_table
-from diffretouch.files.workspace import beacon_file, corpus_dir, journal_file, stage_dir
+from diffretouch.files.workspace import beacon_file, corpus_dir, journal_file, records_file, stage_dir
 from diffretouch.progress import track
 
 # how much is used, and what counts as too slow or too broken, changes no picture
@@ -64,7 +64,7 @@ def run(params: Params, dataset: str) -> None:
     wanted = [photo for photo in photos if placed[photo.photo_id]["status"] == "ok"]
 
     journal, digest = Journal(journal_file(dataset)), settings_digest(params.decode, corpus)
-    finished, kept = out / "manifest.parquet", out / "records.parquet"
+    finished, kept = out / "manifest.parquet", records_file(dataset)
     before = read_records(kept) if finished.exists() and kept.exists() else journal.records
     current = {p.photo_id for p in wanted if up_to_date(p, before.get(p.photo_id), journal.digests, digest, out)}
     todo = [photo for photo in wanted if photo.photo_id not in current]
