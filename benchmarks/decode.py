@@ -27,8 +27,8 @@ from typing import Any
 import rawpy
 import yaml
 
-from benchmarks.decode_arms import BASE, Setting, peaks, speed
-from benchmarks.decode_corpora import write_large, write_many
+from benchmarks._decode_arms import BASE, Setting, peaks, speed
+from benchmarks._decode_corpora import write_large, write_many
 from diffretouch.files.atomic import write_json, write_text
 
 ROOT = Path(__file__).parents[1]

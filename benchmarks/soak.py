@@ -24,9 +24,9 @@ from typing import Any
 
 import rawpy
 
-from benchmarks import decode_work
-from benchmarks.decode_arms import BASE
-from benchmarks.decode_corpora import CARD
+from benchmarks import _decode_work
+from benchmarks._decode_arms import BASE
+from benchmarks._decode_corpora import CARD
 from diffretouch.config import Params
 from diffretouch.corpus.demo import write_demo
 from diffretouch.files import raw
@@ -82,13 +82,13 @@ def damaged(count: int) -> dict[str, Any]:
     """The stage on `count` damaged files with experts that fit the whole ones: what became of them."""
     write_damaged(count)
     start = time.perf_counter()
-    decode.work = decode_work.timed  # the stage's own, with a clock
+    decode.work = _decode_work.timed  # the stage's own, with a clock
     decode.run(params(), "fivek")
     took = time.perf_counter() - start
     manifest = read_table(stage_dir("decode", "fivek") / "manifest.parquet", ["photo_id", "status", "kind", "reason"])
     if len(manifest) != count:
         sys.exit(f"{count} files were given to the stage, and its manifest has {len(manifest)} rows")
-    times = [json.loads(line) for line in decode_work.TIMES.read_text().splitlines()]
+    times = [json.loads(line) for line in _decode_work.TIMES.read_text().splitlines()]
     slowest = max(times, key=lambda line: line["seconds"])
     given_up = manifest["reason"].str.contains("it took more than").sum()
     if slowest["cpu_seconds"] > LONGEST_S:

@@ -16,8 +16,8 @@ from typing import Any
 
 import pandas as pd
 
-from benchmarks import decode_work
-from benchmarks.decode_work import Bare
+from benchmarks import _decode_work
+from benchmarks._decode_work import Bare
 from diffretouch.config import Params, load
 from diffretouch.corpus.layout import list_photos
 from diffretouch.decoding import task
@@ -74,7 +74,7 @@ class Setting:
 def speed(setting: Setting, photos: int, rounds: int, dcraw: str | None) -> dict[str, Any]:
     """Every way by turns, `rounds` times, on the first `photos` photos: seconds of the clock and of CPU; the checks."""
     tasks, plain = setting.tasks()[:photos], setting.bare()[:photos]
-    ways: dict[str, Callable[[], object]] = {"bare rawpy": lambda: run(decode_work.bare, plain)}
+    ways: dict[str, Callable[[], object]] = {"bare rawpy": lambda: run(_decode_work.bare, plain)}
     if setting.experts and photos == len(setting.tasks()):
         ways["stage"] = lambda: decode.run(setting.params(), "fivek")
         ways["stage, registration null"] = lambda: decode.run(setting.params(None), "fivek")
@@ -90,7 +90,7 @@ def speed(setting: Setting, photos: int, rounds: int, dcraw: str | None) -> dict
             if way == "stage" and setting.short_edge is None:
                 require_same(plain[0])
     _fresh()
-    checks = pd.DataFrame(list(supervised(decode_work.in_checks, tasks[:4], workers=WORKERS, lost=_lost)))
+    checks = pd.DataFrame(list(supervised(_decode_work.in_checks, tasks[:4], workers=WORKERS, lost=_lost)))
     ratios = [s["cpu_seconds"] / b["cpu_seconds"] for s, b in zip(found["stage"], found["bare rawpy"], strict=True)]
     clock = [s["seconds"] / b["seconds"] for s, b in zip(found["stage"], found["bare rawpy"], strict=True)]
     in_checks = checks.filter(like="CPU").mean().sum() * photos
@@ -136,7 +136,7 @@ def run_dcraw(program: str, setting: Setting, photos: list[Bare]) -> None:
 
 def require_same(photo: Bare) -> None:
     """RuntimeError unless the input that the stage has just made is what bare rawpy makes: the same file."""
-    decode_work.bare(replace(photo, experts={}))
+    _decode_work.bare(replace(photo, experts={}))
     name = f"input/{photo.source.stem}.tif"
     found, expected = (folder / name for folder in (stage_dir("decode", "fivek"), PLAIN))
     if found.read_bytes() != expected.read_bytes():
@@ -146,9 +146,9 @@ def require_same(photo: Bare) -> None:
 def peaks(setting: Setting) -> dict[str, float]:
     """MiB at the peak of a process that makes one photo, beyond those after imports."""
     ways: dict[str, tuple[Callable[..., float], Any]] = {
-        "rawpy's picture alone": (decode_work.peak_mib_of_rawpy, setting.bare()[0]),
-        "bare rawpy": (decode_work.peak_mib, setting.bare()[0]),
-        "stage": (decode_work.peak_mib, setting.tasks()[0]),
+        "rawpy's picture alone": (_decode_work.peak_mib_of_rawpy, setting.bare()[0]),
+        "bare rawpy": (_decode_work.peak_mib, setting.bare()[0]),
+        "stage": (_decode_work.peak_mib, setting.tasks()[0]),
     }
     found = {}
     for way, (work, item) in ways.items():
