@@ -122,7 +122,7 @@ FAULTS: dict[str, tuple[str, Callable[[Path], None], str, str]] = {
     "expert mirrored": (
         RESULT,
         lambda p: rewrite(p, tifffile.imread(p)[:, ::-1]),
-        "registration",
+        "orientation",
         "expert_b is mirrored",
     ),
     "expert turned": (
