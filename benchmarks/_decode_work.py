@@ -110,7 +110,8 @@ def _reduced(table: NDArray[np.float32], steps: NDArray[np.uint16], size: tuple[
 
 @cache
 def _curve() -> NDArray[np.uint16]:
-    return pictures.to_uint(srgb_encode(np.minimum(np.arange(65536) / 65535, 1)), 16)
+    light = np.arange(65536) / 65535
+    return pictures.to_uint(np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055), 16)
 
 
 def in_checks(item: Task, reserve: Reserve) -> dict[str, float]:
