@@ -24,7 +24,7 @@ repro: $(VENV) ## the whole chain from RAW photos to reports/index.html; what is
 	@dvc repro
 	@diffretouch summary
 
-test: $(VENV) ## the whole test suite (about 3 minutes on 2 cores)
+test: $(VENV) ## the whole test suite (about 4 minutes on 2 cores)
 	@python -m pytest -n 2 --dist loadgroup $(ARGS)
 
 lint: $(VENV) ## ruff, formatting, types and the floors between modules
@@ -44,7 +44,7 @@ bench: $(VENV) ## the timing scripts in benchmarks/, one after the other (not dv
 quality: $(VENV) ## the long proof: three seeds and the ablation without c (hours; goes on where it was stopped)
 	python -m benchmarks.quality
 
-soak: $(VENV) ## faults: decode killed at 20 random moments, and 200 damaged RAW files (about 15 minutes)
+soak: $(VENV) ## faults: decode killed at 20 random moments, and 200 damaged RAW files (about a minute)
 	python -m benchmarks.soak
 
 clean: ## remove what stages and tools made (data/, .venv and DVC's cache stay, so `make repro` restores it quickly)
