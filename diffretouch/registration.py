@@ -172,7 +172,7 @@ def _tile_spectra(
     reference: Plane, moved: Plane, near: tuple[int, int], texture: Plane, step: int
 ) -> Iterator[Spectrum]:
     """Cross spectra of the tiles that hold most texture, `moved` taken as far off as `near` says."""
-    (tall, rows), (wide, columns) = (_places(n, off) for n, off in zip(reference.shape, near, strict=False))
+    (tall, rows), (wide, columns) = (_places(n, off) for n, off in zip(reference.shape[:2], near, strict=True))
 
     def amount(corner: tuple[int, int]) -> float:
         y, x = corner

@@ -10,6 +10,7 @@ from typing import Any
 import exifread
 import tifffile
 
+from diffretouch.errors import PhotoError
 from diffretouch.files.pictures import UNREADABLE
 
 for library in ("exifread", "tifffile"):  # what they say of a damaged file, the file itself says when it is read
@@ -66,7 +67,10 @@ class Exif:
 
 
 def read_exif(path: Path) -> Exif:
-    """What the file at `path` says. One whose tags are damaged says nothing: whether its picture is, LibRaw tells."""
+    """What the file at `path` says; nothing where its EXIF is damaged, for that decides over no pixel.
+
+    PhotoError for a DNG whose own tags are damaged, which do.
+    """
     try:
         with path.open("rb") as file:
             tags = exifread.process_file(file, details=False, extract_thumbnail=False)
@@ -89,10 +93,11 @@ def _dng(path: Path) -> dict[str, Any]:
         with tifffile.TiffFile(path) as tiff:
             first = tiff.pages.first
             pages = (first, *(first.pages or ()))
-            ends = (sum(part) for page in pages for part in zip(page.dataoffsets, page.databytecounts, strict=False))
+            ends = (sum(part) for page in pages for part in zip(page.dataoffsets, page.databytecounts, strict=True))
             return {"folders": tuple(_numbers(page) for page in pages), "data_end": max(ends, default=0)}
-    except (*UNREADABLE, ArithmeticError):
-        return {"folders": ({},)}
+    except (*UNREADABLE, ArithmeticError) as error:
+        # without them the crop, the exposure and where the data end would be guessed
+        raise PhotoError(f"the DNG tags of {path.name} cannot be read: {error}", "unreadable") from error
 
 
 def _numbers(page: Any) -> dict[int, Numbers]:
