@@ -51,6 +51,18 @@ def test_nearest_neighbour_is_never_oneself() -> None:
     assert found["distance"].tolist() == pytest.approx([2, 2, 1, 0.8])
 
 
+def test_nearest_neighbours_are_those_of_all_distances() -> None:
+    rng = np.random.default_rng(4)
+    kinds = rng.choice(["ground_truth", "input", "random_0_1"], 60).tolist()
+    table = frame([("p", kind, float(value)) for kind, value in zip(kinds, rng.normal(size=60), strict=True)])
+    style = rng.normal(size=(60, 5))
+    away = np.linalg.norm(style[:, None] - style[None], axis=-1) + np.diag(np.full(60, np.inf))
+    found = nearest(table, style)
+    truth, source = (away[:, table["kind"] == kind].min(axis=1) for kind in ("ground_truth", "input"))
+    assert found["distance"].to_numpy() == pytest.approx(truth)
+    assert found["nearest"].tolist() == np.where(truth < source, "ground_truth", "input").tolist()
+
+
 def test_stage_places_every_picture_of_the_protocol_and_repeats_itself(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     fake_chain.build(tmp_path, "fivek")
@@ -64,6 +76,12 @@ def test_stage_places_every_picture_of_the_protocol_and_repeats_itself(tmp_path,
         "input": 4,
     }
     assert np.isfinite(placed[["x", "y", "distance"]]).all(axis=None)
+    manifest = pd.read_parquet("work/decode/fivek/manifest.parquet")
+    features = pd.read_parquet("work/embed/fivek/features.parquet")
+    for table in (placed, features):
+        facts = table[["photo_id", *embed.FACTS]].drop_duplicates()
+        expected = manifest[manifest["photo_id"].isin(table["photo_id"])][["photo_id", *embed.FACTS]]
+        assert facts.sort_values("photo_id").to_numpy().tolist() == expected.sort_values("photo_id").to_numpy().tolist()
     far = placed.groupby("kind")["distance"].median()
     assert far["random_0_1"] < far["random_1_2"] < far["random_2_3"]
     outputs = [

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import re
 import shutil
+import struct
 import subprocess
 from collections.abc import Iterable
 from functools import cache
@@ -44,6 +45,29 @@ def test_a_truncated_file_is_said_so(tmp_path: Path, twin: Twin, share: float) -
     with pytest.raises(PhotoError, match=r"twin\.dng") as caught:
         raw.decode(path)
     assert re.search("ends|beyond|not RAW|Unsupported", str(caught.value))
+    assert caught.value.kind == "unreadable"
+
+
+@pytest.mark.parametrize(
+    ("tag", "said"),
+    [
+        ("DefaultCropOrigin", "DefaultCropOrigin holds 'd', no number"),
+        ("DefaultCropSize", "DefaultCropSize holds 'd', no number"),
+        ("BaselineExposure", "BaselineExposure holds 'd', no number"),
+        ("StripByteCounts", "int.*str"),
+    ],
+)
+def test_a_dng_whose_own_tags_are_damaged_is_refused_not_guessed(tmp_path: Path, tag: str, said: str) -> None:
+    path = tmp_path / "twin.dng"
+    write_twin(path, Twin(crop=(2, 2, 60, 40), baseline_exposure=0.5), smooth_scene())
+    raw.decode(path)
+    with tifffile.TiffFile(path) as tiff:
+        entry = tiff.pages.first.tags[tag].offset
+    content = bytearray(path.read_bytes())
+    struct.pack_into("<HII", content, entry + 2, tifffile.DATATYPE.ASCII, 1, ord("d"))
+    path.write_bytes(content)
+    with pytest.raises(PhotoError, match=rf"^the DNG tags of twin\.dng are damaged: .*{said}") as caught:
+        raw.decode(path)
     assert caught.value.kind == "unreadable"
 
 

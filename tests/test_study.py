@@ -8,6 +8,7 @@ import re
 from collections import Counter
 
 import imagecodecs
+import pandas as pd
 import pytest
 
 from diffretouch.stages import study
@@ -63,6 +64,10 @@ def test_key_and_export_lie_apart_and_agree(out) -> None:
     key, trials = rows(out / "key.csv"), rows(out / "export/trials.csv")
     assert not list((out / "export").rglob("key*"))
     assert [{name: line[name] for name in ("trial", "left", "right")} for line in key] == trials
+    manifest = pd.read_parquet(out.parents[2] / "work/decode/fivek/manifest.parquet").set_index("photo_id")
+    for line in key:
+        assert manifest.loc[line["photo_id"], study.FACTS].to_dict() == {name: line[name] for name in study.FACTS}
+    assert {"group", "licence", "camera", "categories"}.isdisjoint(trials[0])
     shown = {line[side] for line in trials for side in ("left", "right")}
     assert {path.name for path in (out / "export").iterdir()} == shown | {"index.html", "trials.csv"}
     assert len(trials) == 4 * 3 + 2

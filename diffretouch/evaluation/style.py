@@ -15,6 +15,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from sklearn.neighbors import NearestNeighbors
 
 from diffretouch.files.pictures import Picture, reduce_to
 from diffretouch.metrics import lab
@@ -72,8 +73,15 @@ def nearest(table: pd.DataFrame, style: NDArray[np.float64]) -> pd.DataFrame:
 
     Euclidean in style space, over all photos; a picture is not its own neighbour.
     """
-    distance = np.linalg.norm(style[:, None] - style[None], axis=-1)
-    np.fill_diagonal(distance, np.inf)
-    truth, source = (distance[:, (table["kind"] == kind).to_numpy()].min(1) for kind in ("ground_truth", "input"))
-    kind = np.where(truth <= source, "ground_truth", "input")
-    return pd.DataFrame({"nearest": kind, "distance": truth}, index=table.index)
+    distance = {}
+    for kind in ("ground_truth", "input"):
+        own = (table["kind"] == kind).to_numpy()
+        neighbours = NearestNeighbors(n_neighbors=1).fit(style[own])
+        away = np.full(len(table), np.inf)
+        if own.sum() > 1:  # alone, a picture has no neighbour of its kind
+            away[own] = neighbours.kneighbors()[0][:, 0]
+        if not own.all():
+            away[~own] = neighbours.kneighbors(style[~own])[0][:, 0]
+        distance[kind] = away
+    kind = np.where(distance["ground_truth"] <= distance["input"], "ground_truth", "input")
+    return pd.DataFrame({"nearest": kind, "distance": distance["ground_truth"]}, index=table.index)

@@ -97,7 +97,7 @@ def _dng(path: Path) -> dict[str, Any]:
             return {"folders": tuple(_numbers(page) for page in pages), "data_end": max(ends, default=0)}
     except (*UNREADABLE, ArithmeticError) as error:
         # without them the crop, the exposure and where the data end would be guessed
-        raise PhotoError(f"the DNG tags of {path.name} cannot be read: {error}", "unreadable") from error
+        raise PhotoError(f"the DNG tags of {path.name} are damaged: {error}", "unreadable") from error
 
 
 def _numbers(page: Any) -> dict[int, Numbers]:
@@ -107,6 +107,8 @@ def _numbers(page: Any) -> dict[int, Numbers]:
 
 def _as_floats(tag: Any) -> Numbers:
     values = tag.value if isinstance(tag.value, tuple) else (tag.value,)
+    if not all(isinstance(value, int | float) for value in values):
+        raise ValueError(f"{tag.name} holds {tag.value!r}, no number")
     if tag.dtype in RATIONALS:
         return tuple(
             float(top) / float(bottom) for top, bottom in zip(values[::2], values[1::2], strict=True) if bottom

@@ -18,6 +18,8 @@ from diffretouch.files.workspace import new_dir, publish, stage_dir
 from diffretouch.progress import track
 
 RANDOM = ("random_0_1", "random_1_2", "random_2_3")
+FACTS = ["group", "licence", "camera", "categories"]
+"""Of the photo, carried on from the manifest."""
 
 
 def run(params: Params, dataset: str) -> None:
@@ -43,13 +45,15 @@ def run(params: Params, dataset: str) -> None:
 
 
 def _pictures(dataset: str, experts: tuple[str, ...]) -> pd.DataFrame:
-    """photo_id, kind (input | ground_truth | random_*), expert, sample and path of the sampled test photos."""
+    """photo_id, FACTS, kind (input | ground_truth | random_*), expert, sample and path of the sampled test photos."""
     decoded, sampled = stage_dir("decode", dataset), stage_dir("sample", dataset)
     samples = read_table(sampled / "samples.parquet", ("photo_id", "split", "sweep", "sample", "path"))
     samples = samples[samples["split"] == "test"]
-    manifest = read_table(decoded / "manifest.parquet", ("photo_id", "input", *(f"expert_{x}" for x in experts)))
+    wanted = ("photo_id", *FACTS, "input", *(f"expert_{x}" for x in experts))
+    manifest = read_table(decoded / "manifest.parquet", wanted)
+    photos = manifest[manifest["photo_id"].isin(samples["photo_id"])].sort_values("photo_id")
     rows = []
-    for line in manifest[manifest["photo_id"].isin(samples["photo_id"])].sort_values("photo_id").to_dict("records"):
+    for line in photos.to_dict("records"):
         photo = {"photo_id": line["photo_id"], "expert": "", "sample": 0}
         rows.append({**photo, "kind": "input", "path": decoded / line["input"]})
         truth = {**photo, "kind": "ground_truth"}
@@ -57,4 +61,6 @@ def _pictures(dataset: str, experts: tuple[str, ...]) -> pd.DataFrame:
     for line in samples[samples["sweep"].isin(RANDOM)].sort_values(["photo_id", "sweep", "sample"]).to_dict("records"):
         own = {"photo_id": line["photo_id"], "kind": line["sweep"], "expert": "", "sample": int(line["sample"])}
         rows.append({**own, "path": sampled / line["path"]})
-    return pd.DataFrame(rows, columns=["photo_id", "kind", "expert", "sample", "path"])
+    pictures = pd.DataFrame(rows, columns=["photo_id", "kind", "expert", "sample", "path"])
+    facts = pictures[["photo_id"]].join(photos.set_index("photo_id")[FACTS], on="photo_id")
+    return pd.concat([facts, pictures.drop(columns="photo_id")], axis=1)

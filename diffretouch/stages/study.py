@@ -19,6 +19,9 @@ from diffretouch.study.pairs import Arm, plan
 JPEG_QUALITY = 95
 """One encoder for every arm; high enough that it cannot be what is preferred."""
 
+FACTS = ["group", "licence", "camera", "categories"]
+"""Of the photo, in the key alone: the one who judges does not see them."""
+
 
 def run(params: Params, dataset: str) -> None:
     """Test photos -> export/ (index.html, pictures, trials.csv) and, outside it, key.csv."""
@@ -37,7 +40,9 @@ def run(params: Params, dataset: str) -> None:
                 temporary.write_bytes(jpeg8(image, JPEG_QUALITY))
     write_text(export / "index.html", page(trials, dataset))
     write_text(export / "trials.csv", trial_table(trials).to_csv(index=False, lineterminator="\n"))
-    write_text(out / "key.csv", key_table(trials).to_csv(index=False, lineterminator="\n"))
+    facts = read_table(stage_dir("decode", dataset) / "manifest.parquet", ("photo_id", *FACTS))
+    key = key_table(trials).join(facts.set_index("photo_id")[FACTS], on="photo_id")
+    write_text(out / "key.csv", key.to_csv(index=False, lineterminator="\n"))
 
 
 def _arms(dataset: str, experts: tuple[str, ...]) -> dict[str, dict[tuple[str, str], Path]]:
