@@ -6,7 +6,7 @@ import importlib
 import shutil
 import sys
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import typer
 from typer.core import TyperGroup
@@ -65,7 +65,8 @@ STAGES = {
     "train": Words(
         "Train the model. Stopped, the same command goes on from its last saved state.",
         "work/decode/DATASET, work/attributes/DATASET",
-        "work/train/DATASET: model/ (a diffusers pipeline folder), history.jsonl; curves in reports/DATASET/training",
+        "work/train/DATASET: model/ (a diffusers pipeline folder), history.jsonl, validation/ (pictures); curves "
+        "in reports/DATASET/training",
         "sample",
     ),
     "sample": Words(
@@ -221,6 +222,58 @@ def profile(name: Annotated[str, typer.Argument(help="cpu, fivek or ppr10k: a fi
         shutil.copyfile(PARAMS, PARAMS.with_suffix(".yaml.before"))
     shutil.copyfile(source, PARAMS)
     print(f"params.yaml is now {source}; `dvc repro` runs what changed")
+
+
+@app.command()
+def convert(
+    checkpoint: Annotated[Path, typer.Argument(help="The released adobe.ckpt or ppr.ckpt, or one like them.")],
+    out: Annotated[Path, typer.Argument(help="Folder to write; it may not be there yet, or be empty.")],
+    variance: Annotated[
+        Literal["fixed_small", "fixed_large"],
+        typer.Option(help="Posterior variance of the sampler: fixed_small for FiveK, fixed_large for PPR10K."),
+    ] = "fixed_small",
+    network_size: Annotated[
+        int, typer.Option(help="Side in pixels of the square the network sees; its latents are an eighth of it.")
+    ] = 512,
+    head_channels: Annotated[
+        int, typer.Option(help="Channels of an attention head, which no tensor's shape tells.")
+    ] = 64,
+    last_relu: Annotated[
+        bool,
+        typer.Option(
+            "--last-relu", help="Put a ReLU before the grid head's last convolution; the published facts name none."
+        ),
+    ] = False,
+    unused: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A tensor that is no part of the network, or a pattern such as 'extra.*'; may be repeated. "
+            "What is neither known nor named is refused."
+        ),
+    ] = None,
+    licence: Annotated[
+        str | None,
+        typer.Option(help="Written into the model card; the released weights' own, non-commercial, unless named."),
+    ] = None,
+) -> None:
+    """Make a model folder of a released checkpoint (ldm layout, a Lightning pickle) that computes what it computed.
+
+    Nothing in CHECKPOINT is executed. Every tensor is placed, or named as not used; anything unknown, missing or of
+    another shape is refused by name. How large the network is, is read from the tensors. The sampler's defaults become
+    those of the release: 20 steps, the last at timestep 200.
+
+    Reads: CHECKPOINT
+
+    Writes: OUT, whole or not at all: the pipeline as safetensors, README.md (model card), conversion.json (where every
+    tensor went)
+
+    Next: name OUT as train.start.source in params.yaml, or load it in Python; what is printed at the end says how
+    """
+    from diffretouch.model.convert import convert, print_conversion
+    from diffretouch.model.ldm_plan import Options
+
+    options = Options(variance, network_size, head_channels, last_relu, tuple(unused or ()), licence or Options.licence)
+    print_conversion(convert(checkpoint, out, options))
 
 
 def main() -> None:

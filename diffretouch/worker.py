@@ -96,7 +96,7 @@ class Worker:
 
 def serve(descriptor: int, parent: int) -> None:
     """What the child runs, with its end of the pipe; an exception goes to the parent and ends it."""
-    _die_with(parent)
+    die_with(parent)
     pipe = Connection(descriptor)
     try:
         work, setup, cpu_seconds = pipe.recv()
@@ -149,7 +149,7 @@ def _packed(error: Exception) -> bytes:
     return packed
 
 
-def _die_with(parent: int) -> None:
+def die_with(parent: int) -> None:
     """Tie this process to its parent, and offer it to the kernel before the parent when memory runs out (Linux)."""
     if sys.platform == "linux":
         death_signal = 1  # PR_SET_PDEATHSIG in linux/prctl.h; sent when the thread that started this process ends

@@ -24,7 +24,7 @@ from diffretouch.stages import attributes, decode
 from tests import fake_chain
 
 STEPS = 24
-STATE = Path("work/.resume/train-fivek.pt")
+STATES = Path("work/.resume/train-fivek")
 MODEL = Path("work/train/fivek/model")
 COMMAND = [str(Path(sys.executable).parent / "diffretouch"), "train", "fivek"]
 TINY = {
@@ -81,8 +81,8 @@ def copy(start: Path, folder: Path) -> Path:
 
 
 def saved(root: Path) -> int:
-    """When the state was last written; 0 before it is."""
-    return (root / STATE).stat().st_mtime_ns if (root / STATE).exists() else 0
+    """When a state was last written; 0 before one is."""
+    return max((path.stat().st_mtime_ns for path in (root / STATES).glob("step-*.pt")), default=0)
 
 
 def stop(root: Path, number: signal.Signals) -> tuple[int, str]:
@@ -121,11 +121,11 @@ def test_stopped_twice_it_ends_with_the_bytes_of_an_undisturbed_run(
         assert returned == code, said
         assert "run the same command to go on" in said
         assert "Traceback" not in said
-        assert (root / STATE).exists()
+        assert saved(root)
         assert not (root / MODEL).exists()
     done = subprocess.run(COMMAND, cwd=root, check=True, capture_output=True, text=True, timeout=120)
     assert f"of {STEPS}" in done.stderr and "going on from step" in done.stderr
-    assert not (root / STATE).exists()
+    assert not saved(root)
     ours, theirs = contents(root), contents(undisturbed)
     assert ours.keys() == theirs.keys()
     assert any(name.endswith(".safetensors") for name in ours)
@@ -139,4 +139,36 @@ def test_what_it_leaves_can_be_used(undisturbed: Path) -> None:
     assert [point["step"] for point in history] == list(range(2, STEPS + 1, 2))
     curves = {path.stem for path in (undisturbed / "reports/fivek/training").rglob("*.tsv")}
     assert curves == set().union(*history) - {"step"}
-    assert not (undisturbed / STATE).exists()
+    assert not saved(undisturbed)
+    sheets = sorted(path.name for path in (undisturbed / "work/train/fivek/validation").iterdir())
+    assert sheets == [f"step-{step:07d}.png" for step in (8, 16, 24)]
+
+
+def test_two_processes_train_like_one_with_the_doubled_batch(start: Path, tmp_path: Path) -> None:
+    """gloo on the CPU: the same losses to rounding, whether this package starts the processes or torchrun does.
+
+    `accelerate launch` starts them through torchrun, on machines with GPUs.
+    """
+    found = {}
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    launched = [*torchrun, "-m", "diffretouch", "train", "fivek"]
+    for name, command, processes, batch in (
+        ("one", COMMAND, 1, 4),
+        ("two", COMMAND, 2, 2),
+        ("launched", launched, 1, 2),
+    ):
+        root = copy(start, tmp_path / name)
+        tree = yaml.safe_load((root / "params.yaml").read_text())
+        tree["train"] |= {"batch_size": batch, "steps": 8, "log_every": 1}
+        tree["runtime"]["processes"] = processes
+        (root / "params.yaml").unlink()
+        (root / "params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
+        done = subprocess.run(command, cwd=root, check=False, capture_output=True, text=True, timeout=180)
+        assert done.returncode == 0, done.stderr
+        lines = (root / "work/train/fivek/history.jsonl").read_text().splitlines()
+        found[name] = pd.DataFrame([json.loads(line) for line in lines])
+    one = found.pop("one")
+    for name, other in found.items():
+        assert list(other.columns) == list(one.columns)
+        for column in ("loss", "eps", "pixel", "control", "grid"):
+            assert other[column].to_list() == pytest.approx(one[column].to_list(), abs=1e-5), (name, column)

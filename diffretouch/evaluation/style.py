@@ -83,5 +83,5 @@ def nearest(table: pd.DataFrame, style: NDArray[np.float64]) -> pd.DataFrame:
         if not own.all():
             away[~own] = neighbours.kneighbors(style[~own])[0][:, 0]
         distance[kind] = away
-    kind = np.where(distance["ground_truth"] <= distance["input"], "ground_truth", "input")
-    return pd.DataFrame({"nearest": kind, "distance": distance["ground_truth"]}, index=table.index)
+    closer = np.where(distance["ground_truth"] <= distance["input"], "ground_truth", "input")
+    return pd.DataFrame({"nearest": closer, "distance": distance["ground_truth"]}, index=table.index)

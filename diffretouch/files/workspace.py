@@ -30,9 +30,11 @@ def publish(work_file: Path, dataset: str) -> None:
         shutil.copyfile(work_file, temporary)
 
 
-def resume_file(dataset: str) -> Path:
-    """The resumable state of a training run: outside every DVC output, so that DVC never removes it."""
-    return Path("work/.resume") / f"train-{dataset}.pt"
+def training_dir(dataset: str) -> Path:
+    """What a training run needs to go on: prepared ground truths and states; outside every DVC output, which DVC may
+    remove.
+    """
+    return Path("work/.resume") / f"train-{dataset}"
 
 
 def records_file(dataset: str) -> Path:

@@ -1,22 +1,17 @@
-"""New networks from the `train` section of `params.yaml`."""
+"""The networks from the `train` section of `params.yaml`."""
 
 from __future__ import annotations
 
-import hashlib
-from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
 from diffretouch.config import Autoencoder, Train
-from diffretouch.errors import UserError
 from diffretouch.model.grid import GridHead, Guide
 from diffretouch.model.pipeline import RetouchPipeline
-
-LATENT_CHANNELS = 4
-AUTOENCODER_FILE = "diffusion_pytorch_model.safetensors"
+from diffretouch.model.start import earlier_pipeline, holds_pipeline, scheduler_like, start_folder, widened_unet
+from diffretouch.model.weights import LATENT_CHANNELS, load_autoencoder
 
 
 def new_unet(train: Train) -> UNet2DConditionModel:
@@ -53,57 +48,56 @@ def new_scheduler(variance: str) -> DDPMScheduler:
 
 
 def new_autoencoder(settings: Autoencoder, norm_groups: int) -> AutoencoderKL:
-    """A small AutoencoderKL of factor 8, not yet fitted."""
-    levels = len(settings.channels)
+    """An AutoencoderKL of factor 8, not yet fitted."""
+    levels, full = len(settings.channels), settings.shape == "stable_diffusion"
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * levels,
         up_block_types=("UpDecoderBlock2D",) * levels,
         block_out_channels=settings.channels,
-        layers_per_block=1,
+        layers_per_block=2 if full else 1,
         latent_channels=LATENT_CHANNELS,
         norm_num_groups=norm_groups,
-        mid_block_add_attention=False,
+        mid_block_add_attention=full,
     )
 
 
-def load_autoencoder(source: str, sha256: str) -> AutoencoderKL:
-    """The frozen autoencoder named in `params.yaml`: a local folder, or a hub id already in the local hub cache.
+def trained_autoencoder(train: Train) -> AutoencoderKL | None:
+    """The one `train.autoencoder` names, else the one beside the weights of `train.start`; None: fit a small one.
 
-    Nothing is downloaded silently. Raises UserError when it is absent or its checksum differs.
+    Raises UserError when it is absent or its checksum differs.
     """
-    folder = Path(source)
-    if not folder.is_dir():
-        try:
-            folder = Path(snapshot_download(source, local_files_only=True))
-        except (LocalEntryNotFoundError, RepositoryNotFoundError, HfHubHTTPError, ValueError, OSError) as error:
-            raise UserError(
-                f"train.autoencoder.source {source!r} is neither a folder nor in the local hub cache; fetch it with "
-                f"`hf download {source}`, or set the source to null to fit a small one"
-            ) from error
-    folder = folder / "vae" if (folder / "vae").is_dir() else folder
-    file = folder / AUTOENCODER_FILE
-    if not file.exists():
-        raise UserError(f"{file} not found: an AutoencoderKL in diffusers' layout was expected in {folder}")
-    found = hashlib.sha256(file.read_bytes()).hexdigest()
-    if found != sha256:
-        raise UserError(f"{file} has sha256 {found}, but params.yaml expects {sha256}")
-    return AutoencoderKL.from_pretrained(folder, local_files_only=True)
+    named, start = train.autoencoder, train.start
+    if named.source is not None and named.sha256 is not None:
+        return load_autoencoder(named.source, named.sha256)
+    if start.source is not None and named.sha256 is not None:
+        return load_autoencoder(start.source, named.sha256, "train.start.source")
+    return None
 
 
 def new_pipeline(train: Train, autoencoder: AutoencoderKL, variance: str, seed: int) -> RetouchPipeline:
-    """An untrained model that leaves every photo as it is; its weights depend on `seed` alone."""
+    """The model at step 0: from random weights, which depend on `seed` alone, or from those `train.start` names.
+
+    It leaves every photo as it is, unless it goes on from an earlier training. Raises UserError where the trained
+    weights are absent, altered or unfit.
+    """
+    settings: dict[str, Any] = {
+        "condition_gain": train.condition_gain if train.condition == "expert" else 0.0,
+        "lowest_timestep": train.pixel_timesteps[0],
+        "highest_timestep": train.pixel_timesteps[1],
+        "num_inference_steps": train.validation_steps,
+        "last_timestep": train.validation_last_timestep,
+        "output": train.output,
+    }
+    folder = start_folder(train)
+    if folder is not None and holds_pipeline(folder):
+        pipe = earlier_pipeline(folder, train, autoencoder, variance)
+        pipe.register_to_config(**settings)
+        return pipe
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        unet, grid_head, guide = new_unet(train), GridHead(train.grid_depth), Guide()
+        unet = new_unet(train) if folder is None else widened_unet(folder, train)
+        grid_head, guide = GridHead(train.grid_depth), Guide()
+    scheduler = new_scheduler(variance) if folder is None else scheduler_like(folder, variance)
     return RetouchPipeline(
-        unet=unet,
-        vae=autoencoder,
-        grid_head=grid_head,
-        guide=guide,
-        scheduler=new_scheduler(variance),
-        condition_gain=train.condition_gain if train.condition == "expert" else 0.0,
-        lowest_timestep=train.timesteps[0],
-        highest_timestep=train.timesteps[1],
-        num_inference_steps=train.validation_steps,
-        last_timestep=train.validation_last_timestep,
+        unet=unet, vae=autoencoder, grid_head=grid_head, guide=guide, scheduler=scheduler, **settings
     )

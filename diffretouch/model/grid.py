@@ -11,10 +11,13 @@ from diffretouch.bilateral_grid import identity_affine
 
 
 class GridHead(ModelMixin, ConfigMixin):
-    """Features (N,4,h,w) to a grid (N,12,depth,h/4,w/4): two strided 3x3, two 1x1 convolutions; identity at first."""
+    """Features (N,4,h,w) to a grid (N,12,depth,h/4,w/4): two strided 3x3, two 1x1 convolutions; identity at first.
+
+    `last_relu`: whether a ReLU stands between the two 1x1 convolutions; METHOD names none for the released weights.
+    """
 
     @register_to_config
-    def __init__(self, depth: int = 8) -> None:
+    def __init__(self, depth: int = 8, last_relu: bool = True) -> None:
         super().__init__()
         self.depth = depth
         self.layers = nn.Sequential(
@@ -23,7 +26,7 @@ class GridHead(ModelMixin, ConfigMixin):
             nn.Conv2d(16, 32, 3, stride=2, padding=1),
             nn.ReLU(),
             nn.Conv2d(32, 64, 1),
-            nn.ReLU(),
+            nn.ReLU() if last_relu else nn.Identity(),
             nn.Conv2d(64, 12 * depth, 1),
         )
         last = self.layers[-1]

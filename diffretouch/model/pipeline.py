@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, DiffusionPipeline, UNet2DConditionModel
@@ -13,7 +16,14 @@ from torch.nn.functional import interpolate
 
 from diffretouch.bilateral_grid import slice_and_apply
 from diffretouch.config import FIRST_TIMESTEP
+from diffretouch.files.atomic import write_text
+from diffretouch.model.attention import use_single_token
+from diffretouch.model.card import CARD, model_card
 from diffretouch.model.grid import GridHead, Guide
+from diffretouch.model.steps import starting_noise, timesteps
+
+PIXELS_A_LATENT = 8
+"""Side in pixels that a latent's side stands for."""
 
 
 @dataclass
@@ -31,14 +41,20 @@ class RetouchPipeline(DiffusionPipeline):
 
     Args:
         unet: 7 channels in (latent, photo as RGB in [-1,1]), 8 out (eps, grid features), context width 4.
-        vae: the autoencoder of training's ground truths; never called here, kept with the model it belongs to.
+        vae: the autoencoder of training's ground truths; kept with the model it belongs to.
         grid_head: grid features to grid.
         guide: photo to guide.
         scheduler: DDPM, eps-prediction.
         condition_gain: c is multiplied by this before it enters the network; 0 makes it blind to c.
-        lowest_timestep, highest_timestep: of training; the last call must lie inside.
+        lowest_timestep, highest_timestep: where the grid was trained; the last call must lie inside.
         num_inference_steps: U-Net calls this model was validated with, the default.
         last_timestep: timestep of the last call it was validated with, the default.
+        condition_signs: c's four numbers are multiplied by these, 1 or -1 (the network learned the opposite direction).
+        photo_range: of R where the grid is applied: "unit", [0,1], or "symmetric", [-1,1]. The result is in [0,1].
+        network_resize: how the network sees a photo: "antialiased", or "nearest" pixels of its antialiased square of 8
+            times the latent's side.
+        output: "grid", or "autoencoder": the picture is then its decoder's, of the last call's Z_0, without a grid.
+        origin: what the model was made from, JSON-able: the fields of `card.Origin`; they make the model card.
     """
 
     def __init__(
@@ -53,8 +69,20 @@ class RetouchPipeline(DiffusionPipeline):
         highest_timestep: int = FIRST_TIMESTEP,
         num_inference_steps: int = 20,
         last_timestep: int = 200,
+        condition_signs: list[float] | None = None,
+        photo_range: str = "unit",
+        network_resize: str = "antialiased",
+        output: str = "grid",
+        origin: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        _one_of("photo_range", photo_range, ("unit", "symmetric"))
+        _one_of("network_resize", network_resize, ("antialiased", "nearest"))
+        _one_of("output", output, ("grid", "autoencoder"))
+        signs = [1.0] * 4 if condition_signs is None else [float(sign) for sign in condition_signs]
+        if len(signs) != 4 or {abs(sign) for sign in signs} != {1}:
+            raise ValueError(f"condition_signs are four of 1 and -1, got {condition_signs!r}")
+        use_single_token(unet)  # here, so that a loaded model rounds as the trained one did
         self.register_modules(unet=unet, vae=vae, grid_head=grid_head, guide=guide, scheduler=scheduler)
         self.register_to_config(
             condition_gain=condition_gain,
@@ -62,7 +90,25 @@ class RetouchPipeline(DiffusionPipeline):
             highest_timestep=highest_timestep,
             num_inference_steps=num_inference_steps,
             last_timestep=last_timestep,
+            condition_signs=signs,
+            photo_range=photo_range,
+            network_resize=network_resize,
+            output=output,
+            origin=json.loads(json.dumps(origin or {}, allow_nan=False)),
         )
+
+    def save_pretrained(self, save_directory: str | Path, **options: Any) -> None:
+        """Write the model and its card into a folder, weights as safetensors; options as diffusers has them.
+
+        Raises:
+            ValueError: options that would write pickles, or push to the hub, where diffusers replaces the card.
+        """
+        if not options.pop("safe_serialization", True):
+            raise ValueError("safe_serialization=False would write pickles: models are saved as safetensors only")
+        if options.pop("push_to_hub", False):
+            raise ValueError("push_to_hub replaces the model card: save, then `hf upload REPOSITORY FOLDER`")
+        super().save_pretrained(save_directory, safe_serialization=True, **options)
+        write_text(Path(save_directory) / CARD, model_card(self))
 
     @property
     def latent_size(self) -> int:
@@ -71,19 +117,31 @@ class RetouchPipeline(DiffusionPipeline):
 
     def predict(self, latent: Tensor, timestep: Tensor, photo: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
         """One U-Net call: Z_t (N,4,h,h), t (N,), `network_input` photo (N,3,h,h), c (N,4) -> eps (N,4,h,h), grid."""
-        token = (condition * self.config.condition_gain)[:, None]
-        out = self.unet(torch.cat([latent, photo], dim=1), timestep, encoder_hidden_states=token).sample
-        eps, features = out.chunk(2, dim=1)
+        eps, features = self.call_unet(latent, timestep, photo, condition)
         return eps, self.grid_head(features)
 
+    def call_unet(self, latent: Tensor, timestep: Tensor, photo: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
+        """As `predict`, but up to the grid's features, (N,4,h,h): the part that training may run in bf16."""
+        signed = condition * condition.new_tensor(self.config.condition_signs)
+        token = (signed * self.config.condition_gain)[:, None]
+        out = self.unet(torch.cat([latent, photo], dim=1), timestep, encoder_hidden_states=token).sample
+        eps, features = out.chunk(2, dim=1)
+        return eps, features
+
     def network_input(self, photo: Tensor) -> Tensor:
-        """What the U-Net sees of a photo: sRGB in [0,1], (N,3,H,W) -> (N,3,h,h) in [-1,1], antialiased, squared."""
-        size = (self.latent_size, self.latent_size)
-        return interpolate(photo, size=size, mode="bilinear", antialias=True, align_corners=False) * 2 - 1
+        """What the U-Net sees of a photo: sRGB in [0,1], (N,3,H,W) -> (N,3,h,h) in [-1,1], squared."""
+        side = self.latent_size
+        if self.config.network_resize == "nearest":
+            # pixels of the square that the autoencoder would have seen
+            return interpolate(_square(photo, PIXELS_A_LATENT * side), size=(side, side), mode="nearest") * 2 - 1
+        return _square(photo, side) * 2 - 1
 
     def retouch(self, photo: Tensor, grid: Tensor) -> Tensor:
         """D = A applied to R: (N,3,H,W) in [0,1], grid -> (N,3,H,W), not clamped."""
-        return slice_and_apply(grid, self.guide(photo), photo)
+        guide = self.guide(photo)
+        if self.config.photo_range == "symmetric":
+            return (slice_and_apply(grid, guide, photo * 2 - 1) + 1) / 2
+        return slice_and_apply(grid, guide, photo)
 
     @torch.no_grad()
     def __call__(
@@ -117,11 +175,16 @@ class RetouchPipeline(DiffusionPipeline):
         if condition.shape != (len(photos), 4):
             raise ValueError(f"condition must be ({len(photos)}, 4) for {len(photos)} photos: {tuple(condition.shape)}")
         seen = torch.cat([self.network_input(photo[None].to(self.device)) for photo in photos])
-        grids = self.denoise(seen, condition.to(self.device), calls, last, generator)
-        images = [
-            self.retouch(photo[None].to(self.device), grid[None])[0].clamp(0, 1)
-            for photo, grid in zip(photos, grids, strict=True)
-        ]
+        grids, z0 = self.denoise(seen, condition.to(self.device), calls, last, generator)
+        if self.config.output == "autoencoder":
+            images = [
+                _at_size(made[None], photo.shape[1:])[0] for made, photo in zip(self.decode(z0), photos, strict=True)
+            ]
+        else:
+            images = [
+                self.retouch(photo[None].to(self.device), grid[None])[0].clamp(0, 1)
+                for photo, grid in zip(photos, grids, strict=True)
+            ]
         return RetouchOutput(images=images, grids=grids)
 
     @torch.no_grad()
@@ -132,31 +195,34 @@ class RetouchPipeline(DiffusionPipeline):
         num_inference_steps: int,
         last_timestep: int,
         generator: torch.Generator | list[torch.Generator] | None,
-    ) -> Tensor:
-        """Ancestral DDPM sampling (METHOD section 4): `network_input` photos, c -> the last call's grids."""
+    ) -> tuple[Tensor, Tensor]:
+        """Ancestral DDPM sampling (METHOD section 4): `network_input` photos, c -> the last call's grids and Z_0."""
         shape = (len(seen), 4, self.latent_size, self.latent_size)
-        latent = _noise(shape, generator, seen)
+        latent = starting_noise(shape, generator, seen)
         self.scheduler.set_timesteps(timesteps=timesteps(num_inference_steps, last_timestep), device=seen.device)
         steps = self.scheduler.timesteps
         for step in steps:
             eps, grid = self.predict(latent, step.expand(len(seen)), seen, condition)
             if step != steps[-1]:
                 latent = self.scheduler.step(eps, step, latent, generator=generator).prev_sample
-        return grid
+        # DDPM (Ho 2020), equation 15: what is left when the predicted noise is taken away
+        alpha = self.scheduler.alphas_cumprod.to(latent)[steps[-1]]
+        return grid, (latent - (1 - alpha).sqrt() * eps) / alpha.sqrt()
+
+    @torch.no_grad()
+    def decode(self, z0: Tensor) -> Tensor:
+        """The autoencoder's pictures of latents: (N,4,h,h) -> (N,3,8h,8h) in [0,1]."""
+        return (self.vae.decode(z0 / self.vae.config.scaling_factor).sample / 2 + 0.5).clamp(0, 1)
 
 
-def timesteps(calls: int, last: int) -> list[int]:
-    """`calls` timesteps, evenly spaced from 999 down to `last`; one call is made at `last` itself."""
-    if calls == 1:
-        return [last]
-    return [round(FIRST_TIMESTEP + (last - FIRST_TIMESTEP) * call / (calls - 1)) for call in range(calls)]
+def _at_size(photo: Tensor, size: tuple[int, ...]) -> Tensor:
+    return interpolate(photo, size=size, mode="bilinear", antialias=True, align_corners=False)
 
 
-def _noise(shape: tuple[int, ...], generator: torch.Generator | list[torch.Generator] | None, like: Tensor) -> Tensor:
-    if not isinstance(generator, list):
-        return torch.randn(shape, generator=generator, dtype=like.dtype).to(like.device)
-    if len(generator) != shape[0]:
-        raise ValueError(f"{len(generator)} generators for {shape[0]} photos: give one, or one a photo")
-    return torch.cat([torch.randn((1, *shape[1:]), generator=one, dtype=like.dtype) for one in generator]).to(
-        like.device
-    )
+def _square(photo: Tensor, side: int) -> Tensor:
+    return _at_size(photo, (side, side))
+
+
+def _one_of(name: str, value: str, legal: tuple[str, ...]) -> None:
+    if value not in legal:
+        raise ValueError(f"{name} is one of {legal}, got {value!r}")

@@ -3,113 +3,128 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
-from functools import partial
-from importlib.metadata import version
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
 
 import torch
 from dvclive import Live
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import nn
 
-from diffretouch.attributes import ATTRIBUTES
-from diffretouch.code import code_fingerprint
-from diffretouch.condition import conditions, just_noticeable
-from diffretouch.config import Attributes, Params, Train
-from diffretouch.devices import pick_device
+from diffretouch.config import Params
 from diffretouch.errors import UserError
 from diffretouch.files.atomic import write_text
-from diffretouch.files.tables import read_table
-from diffretouch.files.workspace import new_dir, report_dir, resume_file, stage_dir
-from diffretouch.model.build import AutoencoderKL, load_autoencoder, new_pipeline
-from diffretouch.training import autoencoder
-from diffretouch.training.data import Source, load_views, some_results
-from diffretouch.training.loop import train
-from diffretouch.training.resume import fingerprint
-from diffretouch.training.validation import validator
-
-FIT_PICTURES = 64
-"""Ground truths the small autoencoder is fitted on, at most."""
+from diffretouch.files.workspace import new_dir, report_dir, stage_dir, training_dir
+from diffretouch.model import RetouchPipeline
+from diffretouch.model.build import new_pipeline
+from diffretouch.model.start import parameter_groups
+from diffretouch.training import ranks
+from diffretouch.training.diffusion import DiffRetouchObjective, Networks, pipeline_with
+from diffretouch.training.loop import fit
+from diffretouch.training.prepare import Prepared, open_prepared, prepare
+from diffretouch.training.resume import States
+from diffretouch.training.validation import Validation
 
 
 def run(params: Params, dataset: str) -> None:
     """Train on `dataset`; the same command goes on where an interrupted run stopped."""
-    torch.set_num_threads(params.runtime.threads)
-    device = pick_device(params.runtime.device)
+    runtime = params.runtime
+    if runtime.processes > 1 and not ranks.is_rank():
+        ranks.together(runtime.processes, ["train", dataset], runtime.device)
+        return
+    torch.set_num_threads(runtime.threads)
+    accelerator = ranks.new_accelerator(runtime.device)
+    device, folder = accelerator.device, training_dir(dataset)
     # a GPU has no deterministic gradient of the slicing: there the losses repeat to rounding only
     torch.use_deterministic_algorithms(True, warn_only=device.type == "cuda")
-    corpus, settings = params.corpus(dataset), params.train
-    decoded, attributes = stage_dir("decode", dataset), stage_dir("attributes", dataset)
-    manifest = read_table(decoded / "manifest.parquet", ["photo_id", "split", "status"])
-    table = read_table(attributes / "attributes.parquet", ["split", *(f"score_{a}" for a in ATTRIBUTES)])
-    scales = json.loads((attributes / "scales.json").read_text())
-    scheme = Attributes.model_validate({key: scales[key] for key in ("size", "scheme", "just_noticeable")})
-    scored = torch.tensor(table.loc[table["split"] == "train", [f"score_{a}" for a in ATTRIBUTES]].to_numpy())
+    if accelerator.is_main_process:
+        prepare(params, dataset, folder / "views", device)
+    accelerator.wait_for_everyone()
+    prepared = open_prepared(params, dataset, folder / "views", device)
+    data, settings = prepared.train, params.train
+    pipe = _pipeline(params, dataset, prepared).to(device)
+    validation = Validation(prepared.val, prepared.noticeable(prepared.val), settings.seed)
+    states = States(folder, prepared.marks(settings), runtime.keep_checkpoints)
+    history: list[dict[str, float]] = []
 
-    usable = manifest[manifest["status"] == "ok"]
-    rows = {split: usable[usable["split"] == split] for split in ("train", "val")}
-    for split, found in rows.items():
-        if found.empty:
-            raise UserError(f"{dataset} has no usable {split} photos: see {decoded}/manifest.parquet")
-    fitting = some_results(rows["train"], decoded, corpus.experts, settings.network_size, FIT_PICTURES)
-    vae = _autoencoder(settings, fitting, device)
-    source = Source(
-        folder=decoded,
-        experts=corpus.experts,
-        size=scheme.size,
-        network_size=settings.network_size,
-        make_c=partial(conditions, training=scored, settings=scheme),
-        encode=partial(autoencoder.encode, vae),
-    )
-    data = load_views(rows["train"], source, settings.views, settings.seed)
-    val = load_views(rows["val"], source, 1, settings.seed)
-    print(f"{dataset}: {len(data)} views of {len(rows['train'])} photos by {data.experts} experts", file=sys.stderr)
+    def validate(averaged: nn.Module, step: int) -> dict[str, float]:
+        found = validation.measure(pipeline_with(pipe, averaged))
+        found.write_sheet(_sheet(folder, step))
+        return found.means()
 
-    pipe = new_pipeline(settings, vae, corpus.sampler_variance, settings.seed).to(device)
-    noticeable, val_noticeable = (x.half >= just_noticeable(x.mid, scheme) for x in (data, val))
-    marks = fingerprint(
-        {
-            "params": settings.model_dump(mode="json"),
-            "data": [data.fingerprint(), val.fingerprint(), scales],
-            "code": code_fingerprint(),
-            "versions": [version(name) for name in ("torch", "diffusers")],
-        }
-    )
-    state, history = resume_file(dataset), list[dict[str, float]]()
-    # the curves as they grow; dvclive's own experiment tracking is left to DVC
-    with Live(str(report_dir(dataset) / "training"), save_dvc_exp=False, dvcyaml=None, report=None) as live:
+    with _curves(dataset) if accelerator.is_main_process else nullcontext() as curves:
 
         def on_point(point: dict[str, float]) -> None:
             history.append(point)
-            live.step = int(point["step"])
-            for name, value in point.items():
-                if name != "step":
-                    live.log_metric(name, value)
-            live.make_summary()
+            if curves is not None:
+                _draw(curves, point)
 
-        train(
-            pipe=pipe,
-            data=data,
-            scale=torch.tensor([scales["half_range"][a] for a in ATTRIBUTES]),
-            noticeable=noticeable,
+        net = Networks(pipe)
+        fit(
+            net=net,
+            objective=DiffRetouchObjective(
+                pipe=pipe,
+                data=data,
+                scale=prepared.scale,
+                noticeable=prepared.noticeable(data),
+                settings=settings,
+            ),
+            groups=parameter_groups(pipe, settings),
             settings=settings,
-            state_path=state,
-            marks=marks,
-            validate=validator(val, val_noticeable, settings.seed),
+            accelerator=accelerator,
+            states=states,
+            validate=validate,
             on_point=on_point,
         )
-    out = new_dir(stage_dir("train", dataset))
+    if accelerator.is_main_process:
+        _write(new_dir(stage_dir("train", dataset)), pipe, history, folder)
+        states.clear()
+    accelerator.end_training()
+
+
+def _pipeline(params: Params, dataset: str, prepared: Prepared) -> RetouchPipeline:
+    """The model at step 0, which says what it is made from."""
+    settings, data = params.train, prepared.train
+    pipe = new_pipeline(settings, prepared.vae, params.corpus(dataset).sampler_variance, settings.seed)
+    corpus = json.loads((stage_dir("decode", dataset) / "corpus.json").read_text())
+    told = {name: corpus[name] for name in ("provenance", "licence", "notes", "decode_profile")}
+    start = {"start": pipe.config.origin} if pipe.config.origin else {}  # whose licence binds this model, too
+    pipe.register_to_config(origin={"dataset": corpus["name"], **told, "attributes": prepared.scales, **start})
+    if params.runtime.gradient_checkpointing:
+        pipe.unet.enable_gradient_checkpointing()
+    if params.runtime.compile:
+        pipe.unet.compile()
+    print(f"{dataset}: {len(data)} views, {data.experts} experts each", file=sys.stderr)
+    return pipe
+
+
+def _curves(dataset: str) -> Live:
+    """Written anew from the first point, also where training goes on; dvclive's tracking of experiments is DVC's."""
+    return Live(str(report_dir(dataset) / "training"), save_dvc_exp=False, dvcyaml=None, report=None, resume=False)
+
+
+def _draw(curves: Live, point: dict[str, float]) -> None:
+    curves.step = int(point["step"])
+    for name, value in point.items():
+        if name != "step":
+            curves.log_metric(name, value)
+    curves.make_summary()
+
+
+def _sheet(folder: Path, step: int) -> Path:
+    return folder / "validation" / f"step-{step:07d}.png"
+
+
+def _write(out: Path, pipe: RetouchPipeline, history: list[dict[str, Any]], folder: Path) -> None:
+    model = out / "model"
     try:
-        pipe.save_pretrained(out / "model", safe_serialization=True)
+        pipe.save_pretrained(model)
     except SafetensorError as error:
-        raise UserError(f"{out / 'model'} cannot be written ({error}); the trained state is kept in {state}") from error
+        raise UserError(f"{model} cannot be written ({error}); the trained state is kept in {folder}") from error
     write_text(out / "history.jsonl", "".join(json.dumps(point) + "\n" for point in history))
-    state.unlink(missing_ok=True)
-
-
-def _autoencoder(settings: Train, pictures: Tensor, device: torch.device) -> AutoencoderKL:
-    """The one `params.yaml` names, else a small one fitted to `pictures`; frozen."""
-    named = settings.autoencoder
-    if named.source is not None and named.sha256 is not None:
-        return load_autoencoder(named.source, named.sha256).eval().requires_grad_(False).to(device)
-    return autoencoder.fit(named, settings.norm_groups, pictures, settings.seed, device)
+    (out / "validation").mkdir()
+    for step in (int(point["step"]) for point in history if "val_psnr" in point):
+        shutil.copyfile(_sheet(folder, step), _sheet(out, step))

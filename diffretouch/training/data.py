@@ -1,23 +1,27 @@
-"""Ground truths for training, held as arrays: photos, experts' results, latents, scores and conditions.
+"""Ground truths for training, in files that are mapped into memory: photos, experts' results, latents, scores, c.
 
 A view is a photo seen whole (view 0) or through a crop, squeezed to a square as the network sees it; V views, K experts
-each.
+each. Everything that does not change from step to step is computed once, latents included: a step only gathers rows.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+from numpy.lib.format import open_memmap
 from torch import Tensor
 
 from diffretouch.attributes import scores
 from diffretouch.condition import photo_range
+from diffretouch.files.atomic import write_json
 from diffretouch.files.pictures import Picture, read_srgb, resize
 from diffretouch.progress import track
 from diffretouch.seeds import generator
@@ -26,6 +30,7 @@ Conditions = Callable[[Tensor], Tensor]
 """Scores (K,4) to c (K,4)."""
 Encoder = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Pictures (K,3,S,S) in [0,1] to the mean and standard deviation of their latents, each (K,4,S/8,S/8)."""
+DIGEST = "digest.json"
 
 
 @dataclass(frozen=True)
@@ -57,12 +62,8 @@ class GroundTruths:
         """K."""
         return self.results.shape[1]
 
-    def fingerprint(self) -> str:
-        """Changes when anything here does."""
-        digest = hashlib.sha256()
-        for field in fields(self):
-            digest.update(getattr(self, field.name).contiguous().numpy().tobytes())
-        return digest.hexdigest()
+
+NAMES = tuple(field.name for field in fields(GroundTruths))
 
 
 def unit(pixels: Tensor) -> Tensor:
@@ -83,33 +84,79 @@ class Source:
     """Side of the square the autoencoder encodes."""
     make_c: Conditions
     encode: Encoder
+    workers: int
+    """Threads that read pictures."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The manifest's columns that name a photo's pictures: its input, then the experts' in their order."""
+        return ("input", *(f"expert_{x}" for x in self.experts))
 
 
-def load_views(rows: pd.DataFrame, source: Source, views: int, seed: int) -> GroundTruths:
-    """Read the manifest's `rows` into `views` views each."""
-    columns = ("input", *(f"expert_{x}" for x in source.experts))
-    photos, results, measured, latents = [], [], [], []
-    for _, row in track(rows.iterrows(), "reading", len(rows)):
-        pictures = [read_srgb(source.folder / row[name]) for name in columns]
-        for window in _windows(pictures[0].shape[:2], views, seed, str(row["photo_id"])):
-            planes = torch.stack([_square(picture[window], source.size) for picture in pictures])
-            photos.append(planes[0])
-            results.append(planes[1:])
-            measured.append(scores(unit(planes[1:]), source.size).double())
-            large = torch.stack([_square(picture[window], source.network_size) for picture in pictures[1:]])
-            latents.append(source.encode(unit(large)))
-    mid, half = zip(*(photo_range(s) for s in measured), strict=True)
-    mean, std = zip(*latents, strict=True)
-    return GroundTruths(
-        photos=torch.stack(photos),
-        results=torch.stack(results),
-        conditions=torch.stack([source.make_c(s) for s in measured]).float(),
-        mid=torch.stack(mid).float(),
-        half=torch.stack(half).float(),
-        scores=torch.stack(measured).float(),
-        latent_mean=torch.stack(mean),
-        latent_std=torch.stack(std),
-    )
+def write_views(rows: pd.DataFrame, source: Source, views: int, seed: int, out: Path) -> None:
+    """Read the manifest's `rows` into `views` views each, an .npy file for each field of GroundTruths, in `out`."""
+    files: dict[str, np.memmap] = {}
+    digest = hashlib.sha256()
+    for number, view in enumerate(track(_views(rows, source, views, seed), "reading", len(rows) * views)):
+        for name, value in view.items():
+            array = value.numpy()
+            if name not in files:
+                shape = (len(rows) * views, *array.shape)
+                files[name] = open_memmap(out / f"{name}.npy", mode="w+", dtype=array.dtype, shape=shape)
+            files[name][number] = array
+            digest.update(np.ascontiguousarray(array).data)
+    for file in files.values():
+        file.flush()
+    write_json(out / DIGEST, {"sha256": digest.hexdigest()})
+
+
+def open_views(folder: Path) -> GroundTruths:
+    """What `write_views` wrote, mapped into memory: rows are read from disk when they are used, and kept by the system
+    while there is memory to spare.
+    """
+    return GroundTruths(**{name: torch.from_numpy(np.load(folder / f"{name}.npy", mmap_mode="c")) for name in NAMES})
+
+
+def digest_of(folder: Path) -> str:
+    """Changes when anything that `write_views` wrote does."""
+    return str(json.loads((folder / DIGEST).read_text())["sha256"])
+
+
+def _views(rows: pd.DataFrame, source: Source, views: int, seed: int) -> Iterator[dict[str, Tensor]]:
+    """Fields of GroundTruths without their first dimension, photo by photo; pictures are read ahead in threads."""
+
+    def read(row: dict[str, str]) -> list[list[Tensor]]:
+        """For each view the photo and results at S, then the results at the network's size."""
+        pictures = [read_srgb(source.folder / row[name]) for name in source.columns]
+        windows = _windows(pictures[0].shape[:2], views, seed, row["photo_id"])
+        sizes = [source.size] * len(pictures) + [source.network_size] * len(source.experts)
+        return [
+            [_square(picture[window], size) for picture, size in zip(pictures + pictures[1:], sizes, strict=True)]
+            for window in windows
+        ]
+
+    with ThreadPoolExecutor(source.workers) as pool:
+        records, ahead = rows[["photo_id", *source.columns]].to_dict("records"), 2 * source.workers
+        for start in range(0, len(records), ahead):
+            for of_photo in pool.map(read, records[start : start + ahead]):
+                for planes in of_photo:
+                    yield _view(planes, source)
+
+
+def _view(planes: list[Tensor], source: Source) -> dict[str, Tensor]:
+    count = len(source.experts)
+    results, large = torch.stack(planes[1 : count + 1]), torch.stack(planes[count + 1 :])
+    s = scores(unit(results), source.size).double()
+    mid, half = photo_range(s)
+    mean, std = source.encode(unit(large))
+    small = {"conditions": source.make_c(s), "mid": mid, "half": half, "scores": s}
+    return {
+        "photos": planes[0],
+        "results": results,
+        **{name: value.float() for name, value in small.items()},
+        "latent_mean": mean,
+        "latent_std": std,
+    }
 
 
 def some_results(rows: pd.DataFrame, folder: Path, experts: tuple[str, ...], size: int, count: int) -> Tensor:

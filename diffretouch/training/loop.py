@@ -1,197 +1,189 @@
-"""The training loop: one function that reads from top to bottom (METHOD section 3)."""
+"""The training loop: one function that reads from top to bottom."""
 
 from __future__ import annotations
 
 import math
+import resource
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
+from contextlib import nullcontext
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.nn.functional import mse_loss
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from diffretouch.attributes import scores, soft_clamp
-from diffretouch.color import linear_to_srgb, srgb_to_linear
 from diffretouch.config import Train
 from diffretouch.errors import UserError
-from diffretouch.model import RetouchPipeline
-from diffretouch.seeds import generator
-from diffretouch.training import losses
-from diffretouch.training.data import GroundTruths, unit
-from diffretouch.training.resume import Stopped, load_state, save_state, stop_requests
+from diffretouch.training.objective import Objective, parts
+from diffretouch.training.optimisers import new_optimiser
+from diffretouch.training.resume import States, Stopped, stop_requests
 
 SAY_EVERY_S = 10.0
+LOOK_EVERY = 10
+"""Steps between looks at the losses and at the wish to stop: each look waits for the GPU."""
 
 
-def train(
-    pipe: RetouchPipeline,
-    data: GroundTruths,
-    scale: Tensor,
-    noticeable: Tensor,
+def fit(
+    net: nn.Module,
+    objective: Objective,
+    groups: list[dict[str, Any]],
     settings: Train,
-    state_path: Path,
-    marks: dict[str, str],
-    validate: Callable[[RetouchPipeline], dict[str, float]],
+    accelerator: Accelerator,
+    states: States,
+    validate: Callable[[nn.Module, int], dict[str, float]],
     on_point: Callable[[dict[str, float]], None],
 ) -> None:
-    """Train `pipe` in place; its weights end as their exponential moving average.
+    """Train `net` in place; its weights end as their exponential moving average.
 
     Args:
-        data: V views with K ground truths each.
-        scale: (4,) mean half-range of the experts over the training photos.
-        noticeable: (V,4) whether a view's experts differ noticeably in an attribute.
+        net: on the accelerator's device.
+        objective: its losses.
+        groups: its parameters with their learning rates, as optimisers take them.
         settings: the `train` section.
-        state_path, marks: the resumable state and the fingerprint it must carry.
-        validate: metrics of a model on the validation photos.
+        accelerator: this process among those that train together.
+        states: where the run is taken up again, and kept.
+        validate: what the averaged network achieves after so many steps, asked of the first process alone.
         on_point: takes each point of the curves, also those of an earlier, interrupted run.
 
     Raises:
-        UserError: the loss is not finite.
-        Stopped: SIGTERM or Ctrl-C, after the state was saved.
+        UserError: the loss is not finite, or diverges.
+        Stopped: SIGTERM or Ctrl-C, after the state was saved where there was time for it.
     """
-    device = pipe.device
-    net = nn.ModuleDict({"unet": pipe.unet, "grid_head": pipe.grid_head, "guide": pipe.guide}).train()
+    device, first_process = accelerator.device, accelerator.is_main_process
     averaged = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(settings.ema_decay))
-    optimiser = torch.optim.AdamW(
-        [
-            {"params": net["unet"].parameters(), "lr": settings.learning_rate},
-            {"params": [*net["grid_head"].parameters(), *net["guide"].parameters()], "lr": settings.head_learning_rate},
-        ],
-        weight_decay=settings.weight_decay,
-        fused=True,
-    )
+    optimiser = new_optimiser(groups, settings)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, settings))
-    parts: dict[str, Any] = {"net": net, "averaged": averaged, "optimiser": optimiser, "schedule": schedule}
-    first, history = 0, list[dict[str, float]]()
-    if (state := load_state(state_path, marks)) is not None:
-        first, history = state["step"], state["history"]
-        for name, part in parts.items():
+    kept: dict[str, Any] = {"net": net, "averaged": averaged, "optimiser": optimiser, "schedule": schedule}
+    first, history, window = 0, list[dict[str, float]](), list[dict[str, float]]()
+    if (state := states.newest()) is not None:
+        first, history, window = state["step"], state["history"], state["window"]
+        for name, part in kept.items():
             part.load_state_dict(state[name])
-        print(f"going on from step {first} of {settings.steps}", file=sys.stderr)
+        _say(accelerator, f"going on from step {first} of {settings.steps}")
     for point in history:
         on_point(point)
+    model = accelerator.prepare(net)
+    trained = [parameter for group in optimiser.param_groups for parameter in group["params"]]
 
     def save(step: int) -> None:
-        save_state(
-            state_path, marks, {"step": step, "history": history} | {n: p.state_dict() for n, p in parts.items()}
-        )
+        if first_process:
+            states.save(step, {"history": history, "window": window, **{n: p.state_dict() for n, p in kept.items()}})
+        accelerator.wait_for_everyone()
 
-    batch = settings.batch_size
-    practises = settings.control_loss == "ours" and settings.condition == "expert"
-    contrasts = settings.control_loss == "published" and settings.condition == "expert"
+    total = settings.batch_size * settings.accumulation * accelerator.num_processes
+    pending: list[dict[str, Tensor]] = []
     started = said = time.monotonic()
+    saved = first
     with stop_requests() as stops:
         for step in range(first, settings.steps):
-            draw = generator(settings.seed, "train", step)
-            view = torch.randint(len(data), (batch,), generator=draw)
-            expert = torch.randint(data.experts, (batch,), generator=draw)
-            photo, result = unit(data.photos[view]), unit(data.results[view, expert])
-            if settings.flips:
-                mirrored = torch.rand(batch, 1, 1, 1, generator=draw) < 0.5
-                photo, result = (torch.where(mirrored, p.flip(3), p) for p in (photo, result))
-            photo = disturb(photo, settings.input_exposure, settings.input_white_balance, draw)
-            c, mid, half = data.conditions[view, expert], data.mid[view], data.half[view]
-            mean, std = data.latent_mean[view, expert], data.latent_std[view, expert]
-            z0 = mean + std * torch.randn(mean.shape, generator=draw)
-            if settings.flips:
-                z0 = torch.where(mirrored, z0.flip(3), z0)
-            noise, other_noise = (torch.randn(z0.shape, generator=draw) for _ in range(2))
-            low, high = settings.timesteps
-            t = torch.randint(low, high + 1, (batch,), generator=draw)
-            zt = pipe.scheduler.add_noise(z0, noise, t)
-
-            branches = [(zt, c)]
-            if practises:
-                branches.append((zt, losses.draw_conditions(batch, draw)))
-            if contrasts:
-                branches += [(pipe.scheduler.add_noise(z0, other_noise, t), c), (zt, -c)]
-            n = len(branches)
-            z_all, c_all = (torch.cat(x).to(device) for x in zip(*branches, strict=True))
-            photos = photo.to(device).repeat(n, 1, 1, 1)
-            eps, grid = pipe.predict(z_all, t.to(device).repeat(n), pipe.network_input(photos), c_all)
-            d = pipe.retouch(photos, grid)
-
-            eps_loss = mse_loss(eps[:batch], noise.to(device))
-            pixel_loss = mse_loss(d[:batch] * 2 - 1, result.to(device) * 2 - 1)
-            control = torch.zeros((), device=device)
-            if practises or contrasts:
-                s = scores(soft_clamp(d), d.shape[2])
-                if practises:
-                    middle, reach, differ = (x.to(device).repeat(n, 1) for x in (mid, half, noticeable[view]))
-                    control = losses.ours(s, c_all, middle, reach, differ, scale.to(device))
-                else:
-                    own, other, opposite = s.chunk(3)
-                    control = losses.published(own, other, opposite, c.to(device), scale.to(device), settings.tau)
-            roughness = grid.diff(dim=3).square().mean() + grid.diff(dim=4).square().mean()
-            loss = (
-                eps_loss
-                + settings.pixel_weight * pixel_loss
-                + settings.control_weight * control
-                + settings.grid_smoothness * roughness
-            )
-            if not math.isfinite(loss.item()):
-                raise UserError(f"the loss is {loss.item()} at step {step}: lower train.learning_rate")
-            optimiser.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(net.parameters(), settings.clip_norm)
+            optimiser.zero_grad(set_to_none=True)
+            of_step: list[dict[str, Tensor]] = []
+            shares = [*parts(step, settings.batch_size, settings.accumulation, *_place(accelerator))]
+            for share in shares:
+                with accelerator.no_sync(model) if share is not shares[-1] else nullcontext():
+                    losses = objective.losses(model, share)
+                    accelerator.backward(losses["loss"] / len(shares))
+                of_step.append({name: value.detach() for name, value in losses.items()})
+            nn.utils.clip_grad_norm_(trained, settings.clip_norm)
             optimiser.step()
             schedule.step()
             averaged.update_parameters(net)
+            pending.append({name: torch.stack([p[name] for p in of_step]).mean() for name in of_step[0]})
 
             done = step + 1
-            if done % settings.log_every == 0 or done == settings.steps:
-                values = {"loss": loss, "eps": eps_loss, "pixel": pixel_loss, "control": control, "grid": roughness}
-                point = {"step": done} | {name: round(value.item(), 6) for name, value in values.items()}
+            is_point, is_save = (done % n == 0 or done == settings.steps for n in _intervals(settings))
+            if not (is_point or is_save or len(pending) >= LOOK_EVERY or device.type == "cpu"):
+                continue
+            window += _finite(accelerator, pending, done, settings)
+            pending = []
+            stop = _agreed(accelerator, stops)
+            if is_point:
+                point = {"step": done} | {name: round(_mean(window, name), 6) for name in window[0]}
                 point["learning_rate"] = round(float(schedule.get_last_lr()[0]), 8)
+                window = []
+                if point.get("eps", 0.0) > settings.divergence and done > settings.warmup_steps:
+                    raise UserError(
+                        f"training diverges: the noise loss is {point['eps']:.3g} before step {done}, an untrained "
+                        f"network's is 1 (train.divergence {settings.divergence:g}): lower train.learning_rate"
+                    )
                 if done % settings.validate_every < settings.log_every or done == settings.steps:
-                    point |= {name: round(value, 4) for name, value in validate(with_weights(pipe, averaged)).items()}
+                    measured = validate(averaged.module, done) if first_process else {}
+                    accelerator.wait_for_everyone()
+                    point |= {name: round(value, 4) for name, value in measured.items()}
                 history.append(point)
                 on_point(point)
-            if time.monotonic() - said > SAY_EVERY_S or done == settings.steps:
-                said = time.monotonic()
+            if is_save or (stop and states.fits()):
+                save(done)
+                saved = done
+            now = time.monotonic()
+            if now - said > SAY_EVERY_S or done == settings.steps:
+                said, last = now, (window or history)[-1]
                 rate = (done - first) / (said - started)
-                print(
-                    f"train {done}/{settings.steps}: loss {loss.item():.4f} (eps {eps_loss.item():.4f}, pixel "
-                    f"{pixel_loss.item():.4f}, control {control.item():.4f}), {rate * batch:.1f} ground truths/s, "
-                    f"{(settings.steps - done) / rate:.0f} s left",
-                    file=sys.stderr,
-                    flush=True,
+                shown = ", ".join(f"{name} {last[name]:.4f}" for name in losses)
+                _say(
+                    accelerator,
+                    f"train {done}/{settings.steps}: {shown}; {rate * total:.1f} ground truths/s, "
+                    f"{_memory(device):.1f} GiB, {(settings.steps - done) / rate:.0f} s left",
                 )
-            if stops:
-                save(done)
-                print(f"stopped at step {done}: run the same command to go on from here", file=sys.stderr)
-                raise Stopped(128 + stops[0])
-            if done % settings.checkpoint_every == 0 or done == settings.steps:
-                save(done)
+            if stop:
+                again = f", the {done - saved} steps since step {saved} will be done again" if saved < done else ""
+                _say(accelerator, f"stopped at step {done}{again}: run the same command to go on from here")
+                raise Stopped(128 + stop)
     net.load_state_dict(averaged.module.state_dict())
     net.eval()
 
 
-def with_weights(pipe: RetouchPipeline, averaged: AveragedModel) -> RetouchPipeline:
-    """The same pipeline around the averaged networks."""
-    parts: Any = averaged.module
-    modules = {name: parts[name] for name in ("unet", "grid_head", "guide")}
-    return RetouchPipeline(**{**pipe.components, **modules}, **_settings(pipe))
+def _intervals(settings: Train) -> tuple[int, int]:
+    return settings.log_every, settings.checkpoint_every
 
 
-def _settings(pipe: RetouchPipeline) -> dict[str, Any]:
-    """What the pipeline was registered with beside its components."""
-    return {name: value for name, value in pipe.config.items() if name not in pipe.components and name[0] != "_"}
+def _place(accelerator: Accelerator) -> tuple[int, int]:
+    return accelerator.process_index, accelerator.num_processes
 
 
-def disturb(photo: Tensor, stops: float, balance: float, draw: torch.Generator) -> Tensor:
-    """Exposure and white-balance errors a camera might have made, in linear light: sRGB (N,3,H,W) -> same, clipped."""
-    uniform = torch.rand(len(photo), 3, generator=draw) * 2 - 1
-    gains = 2 ** (uniform[:, :1] * stops) * torch.cat(
-        [1 + balance * uniform[:, 1:2], torch.ones(len(photo), 1), 1 + balance * uniform[:, 2:]], dim=1
-    )
-    if stops == 0 and balance == 0:
-        return photo
-    return linear_to_srgb((srgb_to_linear(photo) * gains[:, :, None, None]).clamp(0, 1))
+def _finite(
+    accelerator: Accelerator, pending: list[dict[str, Tensor]], done: int, settings: Train
+) -> list[dict[str, float]]:
+    """The losses of the last steps as numbers, means over all processes; UserError where one is not finite."""
+    names = list(pending[0])
+    table = torch.stack([torch.stack([losses[name] for name in names]) for losses in pending])
+    if accelerator.num_processes > 1:
+        table = accelerator.reduce(table, "mean")
+    rows = [dict(zip(names, row, strict=True)) for row in table.tolist()]
+    for step, row in enumerate(rows, done - len(rows)):
+        if bad := [name for name in names if not math.isfinite(row[name])]:
+            raise UserError(
+                f"the loss is {row['loss']} at step {step} ({', '.join(f'{n} {row[n]}' for n in bad)}): lower "
+                f"train.learning_rate ({settings.learning_rate:g}); the last saved state is kept"
+            )
+    return rows
+
+
+def _agreed(accelerator: Accelerator, stops: list[int]) -> int:
+    """The signal that any of the processes got, or 0: all of them stop after the same step."""
+    own = stops[0] if stops else 0
+    if accelerator.num_processes == 1:
+        return own
+    return int(accelerator.gather(torch.tensor([own], device=accelerator.device)).max())
+
+
+def _mean(window: list[dict[str, float]], name: str) -> float:
+    return math.fsum(row[name] for row in window) / len(window)
+
+
+def _memory(device: torch.device) -> float:
+    """Most GiB held so far: on the GPU, or by this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def _say(accelerator: Accelerator, text: str) -> None:
+    if accelerator.is_main_process:
+        print(text, file=sys.stderr, flush=True)
 
 
 def _rate(step: int, settings: Train) -> float:

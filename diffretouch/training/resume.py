@@ -1,13 +1,13 @@
-"""Resumable states in work/.resume, outside every DVC output: whole files with a fingerprint of what made them."""
+"""Resumable states outside every DVC output: whole files that say what made them."""
 
 from __future__ import annotations
 
-import hashlib
-import io
-import json
+import errno
+import os
 import signal
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -17,35 +17,98 @@ import torch
 
 from diffretouch.files.atomic import whole
 
-
-def fingerprint(parts: dict[str, Any]) -> dict[str, str]:
-    """Parts of a run to digests: a state is taken up only when every one agrees."""
-    return {name: hashlib.sha256(json.dumps(part, sort_keys=True).encode()).hexdigest() for name, part in parts.items()}
-
-
-def save_state(path: Path, marks: dict[str, str], state: dict[str, Any]) -> None:
-    """Replace the state at `path`, whole."""
-    # through memory: torch.save tells a full disk from a RuntimeError without the file's name
-    file = io.BytesIO()
-    torch.save({"fingerprint": marks, **state}, file)
-    with whole(path) as temporary:
-        temporary.write_bytes(file.getbuffer())
+Mark = str | int | float | bool | None
+SLOWEST_SAVE_S = 20.0
+"""A process that is asked to stop has 30 seconds with most schedulers, and must leave within them."""
 
 
-def load_state(path: Path, marks: dict[str, str]) -> dict[str, Any] | None:
-    """The state at `path`, or None when there is none or it was made by another configuration (said on stderr)."""
-    if not path.exists():
+def flat(tree: Any, name: str) -> dict[str, Mark]:
+    """Nested sections and lists as one level: {"train": {"tau": .1}} named params -> {"params.train.tau": .1}."""
+    if not isinstance(tree, Mapping | list | tuple):
+        return {name: tree}
+    items = tree.items() if isinstance(tree, Mapping) else enumerate(tree)
+    return {key: mark for part, value in items for key, mark in flat(value, f"{name}.{part}").items()}
+
+
+class States:
+    """The states of one run in a folder, a file a step, the newest `keep` of them.
+
+    `marks` say what the run is made of (parameters, data, code, versions): a state with other ones is never taken up.
+    """
+
+    def __init__(self, folder: Path, marks: Mapping[str, Mark], keep: int) -> None:
+        self.folder, self.marks, self.keep = folder, dict(marks), keep
+        self._seconds = 0.0
+
+    def newest(self) -> dict[str, Any] | None:
+        """The newest state of this run, or None; what is different in another run's is said on stderr."""
+        for path in reversed(self._files()):
+            state = torch.load(path, weights_only=True, mmap=True)
+            differing = _differences(state["marks"], self.marks)
+            if not differing:
+                return state
+            print(f"{path} is of another run: {differing}; it is not taken up", file=sys.stderr)
+            return None
         return None
-    state = torch.load(path, weights_only=True)
-    differing = [name for name, mark in marks.items() if state["fingerprint"].get(name) != mark]
-    if differing:
-        print(f"{path} was made with other {', '.join(differing)}: starting anew", file=sys.stderr)
-        return None
-    return state
+
+    def save(self, step: int, state: Mapping[str, Any]) -> None:
+        """Write the state after `step` steps, whole, then remove all but the newest; OSError where it does not fit."""
+        started = time.monotonic()
+        path = self.folder / f"step-{step:09d}.pt"
+        with whole(path) as temporary:
+            try:
+                torch.save({"marks": self.marks, "step": step, **state}, temporary)
+            except RuntimeError as error:
+                # torch tells a full disk so, without the file's name
+                if _free(self.folder) > _size(state):
+                    raise
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+        for old in self._files()[: -self.keep]:
+            old.unlink()
+        self._seconds = time.monotonic() - started
+
+    def fits(self) -> bool:
+        """Whether one more save should end before a stopped process is killed, going by the last one."""
+        return self._seconds < SLOWEST_SAVE_S
+
+    def clear(self) -> None:
+        """Remove them all: the run is over."""
+        for path in self._files():
+            path.unlink()
+
+    def _files(self) -> list[Path]:
+        return sorted(self.folder.glob("step-*.pt"))
+
+
+def _differences(theirs: Mapping[str, Mark], ours: Mapping[str, Mark]) -> str:
+    """`train.tau was 0.1, is 0.2, ...`; empty where nothing differs."""
+    names = [name for name in {**ours, **theirs} if theirs.get(name) != ours.get(name)]
+    said = [
+        f"{name} was {_short(theirs.get(name))}, is {_short(ours.get(name))}" for name in names[:6]
+    ]  # a state of quite another run differs in everything
+    return ", ".join(said + ([f"and {len(names) - 6} more"] if len(names) > 6 else []))
+
+
+def _short(mark: Mark) -> str:
+    text = str(mark)
+    return f"{text[:12]}..." if len(text) > 40 else text
+
+
+def _free(folder: Path) -> int:
+    found = os.statvfs(folder)
+    return found.f_bavail * found.f_frsize
+
+
+def _size(tree: Any) -> int:
+    """Bytes of the tensors in a state."""
+    if isinstance(tree, torch.Tensor):
+        return tree.nbytes
+    values = tree.values() if isinstance(tree, Mapping) else tree if isinstance(tree, list | tuple) else ()
+    return sum(_size(value) for value in values)
 
 
 class Stopped(SystemExit):
-    """Training was asked to stop and has saved its state; exits 143 for SIGTERM, 130 for Ctrl-C, never 0."""
+    """Training was asked to stop; exits 143 for SIGTERM, 130 for Ctrl-C, never 0."""
 
 
 @contextmanager

@@ -2,44 +2,81 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from diffretouch.attributes import ATTRIBUTES, scores
+from diffretouch.files.pictures import write_png8
 from diffretouch.model import RetouchPipeline
 from diffretouch.seeds import generator
 from diffretouch.training.data import GroundTruths, unit
 
+SHOWN = 4
+"""Photos on a sheet, at most."""
 
-def validator(data: GroundTruths, noticeable: Tensor, seed: int) -> Callable[[RetouchPipeline], dict[str, float]]:
-    """A measurement of whole photos at training size: PSNR with each expert's own c, and the slope of each slider.
 
-    Sampled with the pipeline's own default steps. The slope is (s(c_i=1) - s(c_i=-1)) / 2 in the photo's half-ranges,
-    over photos whose experts differ (METHOD section 2).
-    """
-    photos, results = unit(data.photos), unit(data.results)
-    ends = torch.cat([torch.eye(4), -torch.eye(4)])
+@dataclass(frozen=True)
+class Validated:
+    """V photos at training size, sampled with the pipeline's own default steps."""
 
-    def measure(pipe: RetouchPipeline) -> dict[str, float]:
-        def retouch(c: Tensor, what: str) -> Tensor:
-            """(V,M,4) -> (V,M,3,S,S), photo by photo; the same noise for every c of a photo."""
-            made = []
-            for i, photo in enumerate(photos):
-                draws = [generator(seed, what, i) for _ in c[i]]
-                made.append(torch.stack(pipe([photo] * len(draws), c[i], generator=draws).images).cpu())
-            return torch.stack(made)
+    psnr: Tensor
+    """(V,K) in dB: with each expert's own c against that expert."""
+    slope: Tensor
+    """(V,4): (s(c_i=1) - s(c_i=-1)) / 2 in the photo's half-ranges (METHOD section 2); NaN where experts agree."""
+    sheet: Tensor
+    """(3,H,W): two rows a photo, itself and its experts' results; ours with c = 0 and with each expert's c."""
 
-        with torch.no_grad():
-            error = (retouch(data.conditions, "expert") - results).square().mean((2, 3, 4))
-            moved = retouch(ends.expand(len(data), -1, -1), "axis")
-            s = scores(moved.flatten(0, 1), photos.shape[2]).unflatten(0, (len(data), 2, 4))
-        slope = (s[:, 0] - s[:, 1]).diagonal(dim1=1, dim2=2) / (2 * data.half)
-        out = {"val_psnr": float((-10 * error.clamp(min=1e-10).log10()).mean())}
-        for i, attribute in enumerate(ATTRIBUTES):
-            if noticeable[:, i].any():
-                out[f"val_slope_{attribute}"] = float(slope[noticeable[:, i], i].mean())
+    def means(self) -> dict[str, float]:
+        """val_psnr, and val_slope_<attribute> where the experts differ on any photo."""
+        out = {"val_psnr": float(self.psnr.mean())}
+        for attribute, slope in zip(ATTRIBUTES, self.slope.nanmean(0).tolist(), strict=True):
+            if slope == slope:  # not NaN
+                out[f"val_slope_{attribute}"] = slope
         return out
 
-    return measure
+    def write_sheet(self, path: Path) -> None:
+        """The sheet as an 8-bit PNG."""
+        write_png8(path, self.sheet.permute(1, 2, 0).contiguous().numpy())
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Validation photos, and how they are sampled."""
+
+    data: GroundTruths
+    noticeable: Tensor
+    """(V,4) whether the experts differ noticeably."""
+    seed: int
+
+    @torch.no_grad()
+    def measure(self, pipe: RetouchPipeline) -> Validated:
+        """Sample every photo with its experts' c, along the sliders, and with c = 0."""
+        data = self.data
+        photos, results = unit(data.photos), unit(data.results)
+        ends = torch.cat([torch.eye(4), -torch.eye(4)])
+        own = self._retouch(pipe, photos, data.conditions, "expert")
+        neutral = self._retouch(pipe, photos[:SHOWN], torch.zeros(min(SHOWN, len(data)), 1, 4), "expert")
+        moved = self._retouch(pipe, photos, ends.expand(len(data), -1, -1), "axis")
+        s = scores(moved.flatten(0, 1), photos.shape[2]).unflatten(0, (len(data), 2, 4))
+        slope = (s[:, 0] - s[:, 1]).diagonal(dim1=1, dim2=2) / (2 * data.half)
+        shown = zip(photos[:SHOWN], results, neutral, own, strict=False)
+        return Validated(
+            psnr=-10 * (own - results).square().mean((2, 3, 4)).clamp(min=1e-10).log10(),
+            slope=torch.where(self.noticeable, slope, torch.nan),
+            sheet=torch.cat([row for photo in shown for row in _rows(*photo)], dim=1),
+        )
+
+    def _retouch(self, pipe: RetouchPipeline, photos: Tensor, c: Tensor, what: str) -> Tensor:
+        """(V,3,S,S), (V,M,4) -> (V,M,3,S,S), photo by photo; the same noise for every c of a photo."""
+        made = []
+        for i, (photo, of_photo) in enumerate(zip(photos, c, strict=True)):
+            draws = [generator(self.seed, what, i) for _ in of_photo]
+            made.append(torch.stack(pipe([photo] * len(draws), of_photo, generator=draws).images).cpu())
+        return torch.stack(made)
+
+
+def _rows(photo: Tensor, results: Tensor, neutral: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.cat([photo, *results], dim=2), torch.cat([*neutral, *own], dim=2)
