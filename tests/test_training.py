@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import signal
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -25,7 +27,7 @@ from diffretouch.training.diffusion import DiffRetouchObjective, Networks
 from diffretouch.training.loop import fit
 from diffretouch.training.objective import Part, parts
 from diffretouch.training.ranks import new_accelerator
-from diffretouch.training.resume import States, Stopped, flat
+from diffretouch.training.resume import CutShort, States, Stopped, flat
 from tests.test_model import tiny_train
 
 GOLDEN = [107.8381, 217.9336, 107.4598, 145.7978, 94.5417, 119.2129, 163.0332, 103.6482, 108.2765, 96.5729]
@@ -59,7 +61,7 @@ def _objective(truths: GroundTruths, settings: Train) -> DiffRetouchObjective:
 
 
 def _run(
-    truths: GroundTruths, settings: Train, folder: Path, stop_at: int | None = None
+    truths: GroundTruths, settings: Train, folder: Path, stop_at: int | None = None, validate: Any = None
 ) -> tuple[RetouchPipeline, list[dict[str, float]]]:
     objective, points = _objective(truths, settings), list[dict[str, float]]()
 
@@ -75,7 +77,7 @@ def _run(
         settings=settings,
         accelerator=new_accelerator("cpu"),
         states=States(folder, flat(settings.model_dump(mode="json"), "train"), keep=2),
-        validate=lambda net, step: {"val_psnr": 1.0},
+        validate=validate or (lambda net, step, stopping: {"val_psnr": 1.0}),
         on_point=on_point,
     )
     return objective.pipe, points
@@ -121,6 +123,39 @@ def test_a_stop_that_leaves_no_time_to_save_falls_back_to_the_last_state(
 def test_only_the_newest_states_are_kept(truths: GroundTruths, tmp_path: Path) -> None:
     _run(truths, _settings(), tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000000004.pt", "step-000000006.pt"]
+
+
+def test_a_stop_during_validation_leaves_it_and_its_point_is_made_again(truths: GroundTruths, tmp_path: Path) -> None:
+    settings = _settings(steps=9, log_every=3, validate_every=3, checkpoint_every=2)
+    whole, points = _run(truths, settings, tmp_path / "whole")
+
+    def long(_net: object, step: int, stopping: Callable[[], bool]) -> dict[str, float]:
+        if step == 6:
+            assert not stopping()
+            signal.raise_signal(signal.SIGTERM)
+            assert stopping()
+            raise CutShort
+        return {"val_psnr": 1.0}
+
+    with pytest.raises(Stopped) as stopped:
+        _run(truths, settings, tmp_path / "cut", validate=long)
+    assert stopped.value.code == 143
+    resumed, again = _run(truths, settings, tmp_path / "cut")
+    assert torch.equal(_weights(whole), _weights(resumed)) and points == again
+
+
+def test_states_of_an_abandoned_run_never_push_out_new_ones(tmp_path: Path) -> None:
+    old, new = (States(tmp_path, {"tau": tau}, keep=2) for tau in (0.1, 0.2))
+    for step in (600, 700):
+        old.save(step, {})
+    assert new.newest() is None
+    new.save(200, {})
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["step-000000200.pt"]
+    again = States(tmp_path, {"tau": 0.2}, keep=2)
+    assert again.newest() is not None
+    for step in (400, 600):
+        again.save(step, {})
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["step-000000400.pt", "step-000000600.pt"]
 
 
 def test_a_state_of_another_configuration_is_refused_by_the_fields_names(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -50,8 +51,8 @@ def run(params: Params, dataset: str) -> None:
     states = States(folder, prepared.marks(settings), runtime.keep_checkpoints)
     history: list[dict[str, float]] = []
 
-    def validate(averaged: nn.Module, step: int) -> dict[str, float]:
-        found = validation.measure(pipeline_with(pipe, averaged))
+    def validate(averaged: nn.Module, step: int, stopping: Callable[[], bool]) -> dict[str, float]:
+        found = validation.measure(pipeline_with(pipe, averaged), stopping)
         found.write_sheet(_sheet(folder, step))
         return found.means()
 

@@ -19,7 +19,7 @@ from diffretouch.config import Train
 from diffretouch.errors import UserError
 from diffretouch.training.objective import Objective, parts
 from diffretouch.training.optimisers import new_optimiser
-from diffretouch.training.resume import States, Stopped, stop_requests
+from diffretouch.training.resume import CutShort, States, Stopped, stop_requests
 
 SAY_EVERY_S = 10.0
 LOOK_EVERY = 10
@@ -33,7 +33,7 @@ def fit(
     settings: Train,
     accelerator: Accelerator,
     states: States,
-    validate: Callable[[nn.Module, int], dict[str, float]],
+    validate: Callable[[nn.Module, int, Callable[[], bool]], dict[str, float]],
     on_point: Callable[[dict[str, float]], None],
 ) -> None:
     """Train `net` in place; its weights end as their exponential moving average.
@@ -45,7 +45,8 @@ def fit(
         settings: the `train` section.
         accelerator: this process among those that train together.
         states: where the run is taken up again, and kept.
-        validate: what the averaged network achieves after so many steps, asked of the first process alone.
+        validate: what the averaged network achieves after so many steps, asked of the first process alone. It looks at
+            its last argument between photos, and raises CutShort where that says that the process is asked to stop.
         on_point: takes each point of the curves, also those of an earlier, interrupted run.
 
     Raises:
@@ -99,7 +100,7 @@ def fit(
                 continue
             window += _finite(accelerator, pending, done, settings)
             pending = []
-            stop = _agreed(accelerator, stops)
+            stop = _agreed(accelerator, stops[0] if stops else 0)
             if is_point:
                 point = {"step": done} | {name: round(_mean(window, name), 6) for name in window[0]}
                 point["learning_rate"] = round(float(schedule.get_last_lr()[0]), 8)
@@ -110,12 +111,18 @@ def fit(
                         f"network's is 1 (train.divergence {settings.divergence:g}): lower train.learning_rate"
                     )
                 if done % settings.validate_every < settings.log_every or done == settings.steps:
-                    measured = validate(averaged.module, done) if first_process else {}
-                    accelerator.wait_for_everyone()
+                    measured, unfinished = dict[str, float](), 0
+                    if first_process:
+                        try:
+                            measured = validate(averaged.module, done, lambda: bool(stops))
+                        except CutShort:
+                            unfinished = stops[0]
+                    if unfinished := _agreed(accelerator, unfinished):
+                        raise _stopped(accelerator, unfinished, done, saved)
                     point |= {name: round(value, 4) for name, value in measured.items()}
                 history.append(point)
                 on_point(point)
-            if is_save or (stop and states.fits()):
+            if states.fits() if stop else is_save:
                 save(done)
                 saved = done
             now = time.monotonic()
@@ -129,9 +136,7 @@ def fit(
                     f"{_memory(device):.1f} GiB, {(settings.steps - done) / rate:.0f} s left",
                 )
             if stop:
-                again = f", the {done - saved} steps since step {saved} will be done again" if saved < done else ""
-                _say(accelerator, f"stopped at step {done}{again}: run the same command to go on from here")
-                raise Stopped(128 + stop)
+                raise _stopped(accelerator, stop, done, saved)
     net.load_state_dict(averaged.module.state_dict())
     net.eval()
 
@@ -162,9 +167,14 @@ def _finite(
     return rows
 
 
-def _agreed(accelerator: Accelerator, stops: list[int]) -> int:
+def _stopped(accelerator: Accelerator, stop: int, done: int, saved: int) -> Stopped:
+    again = f", the {done - saved} steps since step {saved} will be done again" if saved < done else ""
+    _say(accelerator, f"stopped at step {done}{again}: run the same command to go on from here")
+    return Stopped(128 + stop)
+
+
+def _agreed(accelerator: Accelerator, own: int) -> int:
     """The signal that any of the processes got, or 0: all of them stop after the same step."""
-    own = stops[0] if stops else 0
     if accelerator.num_processes == 1:
         return own
     return int(accelerator.gather(torch.tensor([own], device=accelerator.device)).max())

@@ -62,12 +62,21 @@ class Prepared:
         return {**flat(settings.model_dump(mode="json"), "train"), **flat(self.digest, "data"), **_code()}
 
 
-def prepare(params: Params, dataset: str, folder: Path, device: torch.device) -> None:
-    """Fit the autoencoder and write the views of `dataset` into `folder`; nothing where that was done before."""
+def prepare(
+    params: Params,
+    dataset: str,
+    folder: Path,
+    device: torch.device,
+    photos: dict[str, pd.DataFrame] | None = None,
+) -> None:
+    """Fit the autoencoder and write the views of `dataset` into `folder`; nothing where that was done before.
+
+    `photos` are the manifest's rows for train and val, if other than its own splits.
+    """
     settings, experts = params.train, params.corpus(dataset).experts
     decoded, attributes = stage_dir("decode", dataset), stage_dir("attributes", dataset)
-    rows, scales, scheme = _usable(dataset, experts), _scales(dataset), _scheme(dataset)
-    rows["val"] = _spread(rows["val"], settings.validation_photos)
+    scales, scheme, rows = _scales(dataset), _scheme(dataset), photos or usable_photos(dataset, experts)
+    rows = {"train": rows["train"], "val": _spread(rows["val"], settings.validation_photos)}
     marks = {
         **flat([settings.views, settings.seed, settings.network_size, settings.norm_groups], "settings"),
         **flat(settings.autoencoder.model_dump(mode="json"), "autoencoder"),
@@ -132,9 +141,10 @@ def _once(folder: Path, marks: Mapping[str, Mark], make: Callable[[Path], None])
         shutil.rmtree(beside, ignore_errors=True)
 
 
-def _usable(dataset: str, experts: tuple[str, ...]) -> dict[str, pd.DataFrame]:
+def usable_photos(dataset: str, experts: tuple[str, ...]) -> dict[str, pd.DataFrame]:
+    """The manifest's usable photos of the splits train and val; UserError where there are none."""
     decoded = stage_dir("decode", dataset)
-    columns = ["photo_id", "split", "status", "input", *(f"expert_{x}" for x in experts)]
+    columns = ["photo_id", "group", "split", "status", "input", *(f"expert_{x}" for x in experts)]
     manifest = read_table(decoded / "manifest.parquet", columns)
     usable = manifest[manifest["status"] == "ok"]
     rows = {split: usable[usable["split"] == split] for split in ("train", "val")}

@@ -39,6 +39,7 @@ class States:
     def __init__(self, folder: Path, marks: Mapping[str, Mark], keep: int) -> None:
         self.folder, self.marks, self.keep = folder, dict(marks), keep
         self._seconds = 0.0
+        self._own: list[Path] = []
 
     def newest(self) -> dict[str, Any] | None:
         """The newest state of this run, or None; what is different in another run's is said on stderr."""
@@ -46,13 +47,17 @@ class States:
             state = torch.load(path, weights_only=True, mmap=True)
             differing = _differences(state["marks"], self.marks)
             if not differing:
+                self._own = self._files()
                 return state
             print(f"{path} is of another run: {differing}; it is not taken up", file=sys.stderr)
             return None
         return None
 
     def save(self, step: int, state: Mapping[str, Any]) -> None:
-        """Write the state after `step` steps, whole, then remove all but the newest; OSError where it does not fit."""
+        """Write the state after `step` steps, whole, then remove this run's older ones and another run's.
+
+        Raises OSError where it does not fit; the states before it are still there then.
+        """
         started = time.monotonic()
         path = self.folder / f"step-{step:09d}.pt"
         with whole(path) as temporary:
@@ -63,7 +68,8 @@ class States:
                 if _free(self.folder) > _size(state):
                     raise
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
-        for old in self._files()[: -self.keep]:
+        self._own = [*(old for old in self._own if old != path), path][-self.keep :]
+        for old in set(self._files()) - set(self._own):
             old.unlink()
         self._seconds = time.monotonic() - started
 
@@ -105,6 +111,10 @@ def _size(tree: Any) -> int:
         return tree.nbytes
     values = tree.values() if isinstance(tree, Mapping) else tree if isinstance(tree, list | tuple) else ()
     return sum(_size(value) for value in values)
+
+
+class CutShort(Exception):
+    """Something long was left unfinished because the process was asked to stop."""
 
 
 class Stopped(SystemExit):

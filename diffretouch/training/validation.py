@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from diffretouch.files.pictures import write_png8
 from diffretouch.model import RetouchPipeline
 from diffretouch.seeds import generator
 from diffretouch.training.data import GroundTruths, unit
+from diffretouch.training.resume import CutShort
 
 SHOWN = 4
 """Photos on a sheet, at most."""
@@ -52,14 +54,18 @@ class Validation:
     seed: int
 
     @torch.no_grad()
-    def measure(self, pipe: RetouchPipeline) -> Validated:
-        """Sample every photo with its experts' c, along the sliders, and with c = 0."""
+    def measure(self, pipe: RetouchPipeline, stopping: Callable[[], bool] = lambda: False) -> Validated:
+        """Sample every photo with its experts' c, along the sliders, and with c = 0.
+
+        Raises CutShort when `stopping`, asked before each photo, says so.
+        """
         data = self.data
         photos, results = unit(data.photos), unit(data.results)
         ends = torch.cat([torch.eye(4), -torch.eye(4)])
-        own = self._retouch(pipe, photos, data.conditions, "expert")
-        neutral = self._retouch(pipe, photos[:SHOWN], torch.zeros(min(SHOWN, len(data)), 1, 4), "expert")
-        moved = self._retouch(pipe, photos, ends.expand(len(data), -1, -1), "axis")
+        at_ease = torch.zeros(min(SHOWN, len(data)), 1, 4)
+        own = self._retouch(pipe, photos, data.conditions, "expert", stopping)
+        neutral = self._retouch(pipe, photos[:SHOWN], at_ease, "expert", stopping)
+        moved = self._retouch(pipe, photos, ends.expand(len(data), -1, -1), "axis", stopping)
         s = scores(moved.flatten(0, 1), photos.shape[2]).unflatten(0, (len(data), 2, 4))
         slope = (s[:, 0] - s[:, 1]).diagonal(dim1=1, dim2=2) / (2 * data.half)
         shown = zip(photos[:SHOWN], results, neutral, own, strict=False)
@@ -69,10 +75,14 @@ class Validation:
             sheet=torch.cat([row for photo in shown for row in _rows(*photo)], dim=1),
         )
 
-    def _retouch(self, pipe: RetouchPipeline, photos: Tensor, c: Tensor, what: str) -> Tensor:
+    def _retouch(
+        self, pipe: RetouchPipeline, photos: Tensor, c: Tensor, what: str, stopping: Callable[[], bool]
+    ) -> Tensor:
         """(V,3,S,S), (V,M,4) -> (V,M,3,S,S), photo by photo; the same noise for every c of a photo."""
         made = []
         for i, (photo, of_photo) in enumerate(zip(photos, c, strict=True)):
+            if stopping():
+                raise CutShort
             draws = [generator(self.seed, what, i) for _ in of_photo]
             made.append(torch.stack(pipe([photo] * len(draws), of_photo, generator=draws).images).cpu())
         return torch.stack(made)
