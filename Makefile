@@ -39,10 +39,11 @@ format: $(VENV) ## let ruff mend what it can
 
 bench: $(VENV) ## the timing scripts in benchmarks/, one after the other (not dvc_size, which takes an hour)
 	@shopt -s nullglob; for script in benchmarks/[a-z]*.py; do name=$$(basename "$$script" .py); \
-	  if [[ ! $$name =~ ^(quality|soak|dvc_size)$$ ]]; then echo "== benchmarks.$$name"; python -m "benchmarks.$$name"; fi; done
+	  if [[ ! $$name =~ ^(quality|choices|soak|dvc_size)$$ ]]; then echo "== benchmarks.$$name"; python -m "benchmarks.$$name"; fi; done
 
-quality: $(VENV) ## the long proof: three seeds and the ablation without c (hours; goes on where it was stopped)
+quality: $(VENV) ## the long proof: ablations, peers and training's choices, three seeds each (hours; goes on where it was stopped)
 	python -m benchmarks.quality
+	python -m benchmarks.choices
 
 soak: $(VENV) ## faults: decode killed at 20 random moments, and 200 damaged RAW files (about a minute)
 	python -m benchmarks.soak

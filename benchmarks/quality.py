@@ -1,134 +1,122 @@
-"""The long proof: three seeds of the full model and of the same network blind to c, on one dataset's test photos.
+"""The long proof: every arm of params.yaml's `compare` with every seed on one dataset, and what each of them costs.
 
-`python -m benchmarks.quality [DATASET]` runs train, sample and evaluate for every arm in work/.quality/, goes on where
-it was stopped, and writes benchmarks/results/quality-<dataset>.{json,md}. The blind network has one U-Net pass a step
-where the full one has two (L_cl's second branch), so it gets twice the steps: as many passes, about as long.
+`python -m benchmarks.quality [DATASET]` runs the stage `compare` (hours on two cores; goes on where it was stopped) and
+writes benchmarks/results/quality-<dataset>.{json,md}: its numbers beside the CPU seconds of every arm, which no output
+of a stage may hold. On two cores two arms run at a time, with a thread each. A step that was stopped and went on counts
+with all its runs; one that was taken from an earlier comparison counts as it did then.
 """
 
 from __future__ import annotations
 
 import datetime
-import hashlib
+import json
 import os
 import platform
-import shutil
-import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 import pandas as pd
-import yaml
 
-from diffretouch.config import PARAMS, load
+from diffretouch.comparing.arms import SPENT, Run, runs
+from diffretouch.comparing.numbers import Numbers
+from diffretouch.comparing.verdict import verdict
+from diffretouch.config import Params, load
 from diffretouch.files.atomic import write_json, write_text
+from diffretouch.files.workspace import stage_dir
+from diffretouch.report.numbers import signed
+from diffretouch.stages import compare
 
-SEEDS = (0, 1, 2)
-ARMS = ("full", "blind")
-ROWS = (
-    ("expert", "all", "psnr"),
-    ("input", "all", "psnr"),
-    ("mean_expert", "all", "psnr"),
-    ("neutral", "all", "psnr"),
-    ("expert_minus_input", "all", "psnr"),
-    ("expert_minus_mean_expert", "all", "psnr"),
-    *(
-        ("control", attribute, metric)
-        for metric in ("slope", "spearman")
-        for attribute in ("colorfulness", "brightness", "contrast", "temperature")
-    ),
-)
 RESULTS = Path("benchmarks/results")
+COLUMNS = {
+    "psnr": "PSNR, dB",
+    "psnr_minus_mean_expert": "- experts' average",
+    "psnr_minus_best_peer": "- best pooled peer",
+    "ssim": "SSIM",
+    "ciede2000": "dE 2000",
+    "slope": "slope",
+    "excess_cross_talk": "excess cross-talk",
+    "texture": "texture",
+    "psnr_best_of": "best of N, PSNR",
+}
 
 
 def main(dataset: str) -> None:
-    """Run what is missing; the table is written anew after every arm."""
-    load().corpus(dataset)
-    numbers: dict[str, dict[str, float]] = {}
-    for seed in SEEDS:
-        for arm in ARMS:
-            folder = run_arm(dataset, arm, seed)
-            numbers[f"{arm}-{seed}"] = read_numbers(folder / "reports" / dataset / "metrics.csv")
-            write_results(dataset, numbers)
-    print(table(dataset, numbers))
+    params = load()
+    params.corpus(dataset)
+    compare.run(params, dataset)
+    spent = {run.label: cpu_seconds(run) for run in runs(params, dataset, threads=1)}
+    table = pd.read_parquet(stage_dir("compare", dataset) / "compare.parquet")
+    write_json(RESULTS / f"quality-{dataset}.json", {**facts(params, dataset), "cpu_s": spent, "numbers": rows(table)})
+    text = markdown(params, dataset, table, spent)
+    write_text(RESULTS / f"quality-{dataset}.md", text)
+    print(text)
 
 
-def write_results(dataset: str, numbers: dict[str, dict[str, float]]) -> None:
-    """Everything measured so far, with what it was measured on."""
-    facts = {
+def facts(params: Params, dataset: str) -> dict[str, Any]:
+    """What it was measured on."""
+    return {
         "dataset": dataset,
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, CPU only",
+        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
+        "device": params.runtime.device,
+        "arms_at_a_time": params.runtime.workers,
+        "threads_together": params.runtime.threads,
         "versions": {name: version(name) for name in ("torch", "diffusers", "rawpy", "numpy")},
-        "train": load().train.model_dump(mode="json"),
+        "train": params.train.model_dump(mode="json"),
+        "compare": params.compare.model_dump(mode="json"),
     }
-    write_json(RESULTS / f"quality-{dataset}.json", {**facts, "runs": numbers})
-    write_text(RESULTS / f"quality-{dataset}.md", table(dataset, numbers))
 
 
-def run_arm(dataset: str, arm: str, seed: int) -> Path:
-    """One arm's folder, with its metrics made."""
-    folder = Path("work/.quality") / dataset / f"{arm}-{seed}"
-    tree = yaml.safe_load(PARAMS.read_text())
-    tree["train"]["seed"] = seed
-    # the random sweeps are not in the table
-    tree["sample"]["random_draws"] = 1
-    if arm == "blind":
-        tree["train"] |= {"condition": "none", "steps": 2 * tree["train"]["steps"]}
-    wanted = yaml.safe_dump(tree, sort_keys=False)
-    mark, done = fingerprint(dataset, wanted), folder / "done"
-    if done.exists() and done.read_text() == mark:
-        return folder
-    shutil.rmtree(folder, ignore_errors=True)
-    (folder / "work").mkdir(parents=True)
-    for stage in ("decode", "attributes"):
-        source = Path("work") / stage
-        if not (source / dataset).exists():
-            sys.exit(f"{source / dataset} not found: run `dvc repro {stage}@{dataset}` first")
-        (folder / "work" / stage).symlink_to(source.resolve())
-    (folder / PARAMS).write_text(wanted)
-    for stage in ("train", "sample", "evaluate"):
-        print(f"== {dataset} {arm} seed {seed}: {stage}", flush=True)
-        command = "import sys; from diffretouch.cli import main; sys.argv[0] = 'diffretouch'; main()"
-        subprocess.run([sys.executable, "-c", command, stage, dataset], cwd=folder, check=True)
-    done.write_text(mark)
-    return folder
+def cpu_seconds(run: Run) -> dict[str, float]:
+    """Step -> CPU seconds of its processes, children included; of a step run again from its start, the last time."""
+    out: dict[str, float] = {}
+    again = True
+    for line in map(json.loads, (run.folder / SPENT).read_text().splitlines()):
+        step = line["step"]
+        out[step] = line["cpu_s"] + (0.0 if again or step not in out else out[step])
+        again = line["exit"] == 0
+    return {step: round(seconds, 1) for step, seconds in out.items()}
 
 
-def fingerprint(dataset: str, params: str) -> str:
-    """Changes with the parameters, the package's code or the ground truths: an arm is taken up only under the same."""
-    digest = hashlib.sha256(params.encode())
-    truths = Path("work/attributes") / dataset / "attributes.parquet"
-    for path in [*sorted(Path("diffretouch").rglob("*.py")), *([truths] if truths.exists() else [])]:
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
+def rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The lines over all experts, attributes or pairs, of every seed and of all."""
+    chosen = table[(table["slice"] == "all") | table["slice"].str.startswith("expert_")]
+    return chosen.drop(columns="provenance").to_dict("records")
 
 
-def read_numbers(path: Path) -> dict[str, float]:
-    """ROWS of one run's metrics.csv."""
-    lines = pd.read_csv(path).query("split == 'test'").set_index(["row", "slice", "metric"])["mean"]
-    return {"/".join(key): float(lines[key]) for key in ROWS if key in lines.index}
-
-
-def table(dataset: str, numbers: dict[str, dict[str, float]]) -> str:
-    """Markdown: a line a number, a column a run, and the mean of each arm."""
-    columns = {f"{arm} {seed}": numbers.get(f"{arm}-{seed}", {}) for arm in ARMS for seed in SEEDS}
-    lines = [f"# Quality on the {dataset} demo's test photos", ""]
-    lines += ["| number | " + " | ".join([*columns, *(f"{arm} mean" for arm in ARMS)]) + " |"]
-    lines += ["|---" * (len(columns) + len(ARMS) + 1) + "|"]
-    for key in map("/".join, ROWS):
-        cells = [run.get(key) for run in columns.values()]
-        for arm in ARMS:
-            known = [run[key] for name, run in columns.items() if name.startswith(arm) and key in run]
-            cells.append(mean(known) if known else None)
-        lines.append(f"| {key} | " + " | ".join("" if c is None else f"{c:.3f}" for c in cells) + " |")
-    psnr = "expert/all/psnr"
-    both = [seed for seed in SEEDS if columns[f"full {seed}"] and columns[f"blind {seed}"]]
-    won = [columns[f"full {seed}"][psnr] - columns[f"blind {seed}"][psnr] for seed in both]
-    if won:
-        lines += ["", f"c is worth {mean(won):+.2f} dB on average ({', '.join(f'{w:+.2f}' for w in won)} by seed)."]
+def markdown(params: Params, dataset: str, table: pd.DataFrame, spent: dict[str, dict[str, float]]) -> str:
+    """The verdict, a line an arm with the mean and every seed, and the CPU time of training."""
+    settings, numbers = params.compare, Numbers(table)
+    seeds = ", ".join(map(str, settings.seeds))
+    lines = [f"# Ablations and peers on the {dataset} test photos, seeds {seeds}", ""]
+    told = [("reached" if line.met else "NOT reached", line) for line in verdict(numbers, settings)]
+    lines += [f"- {word}: {line.target}: {line.found}" for word, line in told]
+    heads = ["arm", "steps", "training, CPU s", *COLUMNS.values()]
+    lines += ["", "Means over seeds; in brackets 95 % intervals over scenes, then the seeds.", ""]
+    lines += ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    for arm in ("input", "mean_expert", *settings.arms):
+        known = settings.arms.get(arm)
+        part = f"expert_{settings.expert}" if known and known.experts == "one" else "all"
+        costs = [spent[f"{arm}-{seed}"] for seed in settings.seeds] if known else []
+        trained = [seconds for cost in costs for step, seconds in cost.items() if step in ("train", "peer-train")]
+        steps = str(params.arm(arm, 0).train.steps) if known else ""
+        parts = {name: part if name.startswith(("psnr", "ssim", "ciede")) else "all" for name in COLUMNS}
+        cells = [_cell(numbers, arm, name, where) for name, where in parts.items()]
+        spent_s = f"{mean(trained):.0f}" if trained else ""
+        lines.append("| " + " | ".join([arm, steps, spent_s, *cells]) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _cell(numbers: Numbers, arm: str, metric: str, part: str) -> str:
+    found = numbers.get(arm, metric, part)
+    if found is None:
+        return ""
+    text = signed if "minus" in metric else "{:.3f}".format
+    by_seed = ", ".join(text(value) for value in numbers.seeds(arm, metric, part))
+    return f"{text(found.mean)} [{text(found.low)}, {text(found.high)}]" + (f" ({by_seed})" if by_seed else "")
 
 
 if __name__ == "__main__":

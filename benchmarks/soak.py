@@ -1,169 +1,60 @@
-"""The decode stage under faults: killed at 20 random moments, and given 200 damaged RAW files.
+"""Stages under faults: killed at random moments, asked to stop, given damaged files.
 
-`python -m benchmarks.soak [--kills 20] [--mutants 200]` writes benchmarks/results/soak-decode.{json,md}; the seeds are
-fixed. It ends with an error where outputs are not those of an undisturbed run, the stage fails, or a photo hangs. What
-is damaged are generated files of every kind of sensor and, where DIFFRETOUCH_CORPUS names a folder, those of its raw/.
+`python -m benchmarks.soak [--kills 20] [--mutants 200] [PART ...]` writes benchmarks/results/soak-<part>.{json,md}; the
+seeds are fixed. Parts: decode (killed, and given damaged RAW files), train (killed and asked to stop, in one process
+and in two); without a name, both. It ends with an error where outputs are not those of an undisturbed run, a process or
+a file is left behind, a stage fails, or a photo hangs. What is damaged are generated files of every kind of sensor and,
+where DIFFRETOUCH_CORPUS names a folder, those of its raw/.
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime
-import json
 import os
 import platform
-import sys
-import tempfile
-import time
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import chdir
-from importlib.metadata import version
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-import rawpy
-
-from benchmarks import _decode_work
-from benchmarks._decode_arms import BASE
-from benchmarks._decode_corpora import CARD
-from diffretouch.config import Params
-from diffretouch.corpus.demo import write_demo
-from diffretouch.files import raw
+from benchmarks import _soak_decode, _soak_train
 from diffretouch.files.atomic import write_json, write_text
-from diffretouch.files.pictures import write_picture
-from diffretouch.files.srgb import srgb_encode
-from diffretouch.files.tables import read_table
-from diffretouch.files.workspace import corpus_dir, stage_dir
-from diffretouch.stages import decode
-from tests.kill import kill_while_decoding
-from tests.mutations import MUTATIONS, mutants
-from tests.raw_twins import CELLS, Twin, smooth_scene, write_twin
 
-RESULTS = Path(__file__).parent / "results/soak-decode.json"
-PHOTOS, SEED, LONGEST_S = 6, 20, 60.0
-CORPUS = Path(os.environ.get("DIFFRETOUCH_CORPUS") or os.devnull)
-# LibRaw wants 512 x 512 of an X-Trans sensor
-SIZES = {"X-Trans": (512, 516)}
+RESULTS = Path(__file__).parent / "results"
+PARTS: dict[str, ModuleType] = {"decode": _soak_decode, "train": _soak_train}
 
 
 def main() -> None:
-    """Both trials; results are written when both have been stood."""
+    """The parts asked for; a part's results are written when all its trials have been stood."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--mutants", type=int, default=200)
+    parser.add_argument("--mutants", type=int, default=200, help="damaged files for decode")
     asked = parser.parse_args()
-    results: dict[str, Any] = {
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
-        "versions": {"libraw": ".".join(map(str, rawpy.libraw_version)), "rawpy": version("rawpy")},
-        "load average before": round(os.getloadavg()[0], 1),
-    }
-    with tempfile.TemporaryDirectory(prefix="soak-") as top, chdir(top):
-        print(f"== {asked.kills} kills", flush=True)
-        results["kills"] = kills(asked.kills)
-    with tempfile.TemporaryDirectory(prefix="soak-") as top, chdir(top):
-        print(f"== {asked.mutants} damaged files", flush=True)
-        results["mutants"] = damaged(asked.mutants)
-    write_json(RESULTS, results)
-    write_text(RESULTS.with_suffix(".md"), report(results))
-    print(report(results))
+    if unknown := set(asked.parts) - set(PARTS):
+        parser.error(f"{', '.join(sorted(unknown))}: expected any of {', '.join(PARTS)}")
+    for part in asked.parts or PARTS:
+        trials = PARTS[part]
+        results: dict[str, Any] = {
+            "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+            "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
+            "versions": trials.VERSIONS,
+            "load average before": round(os.getloadavg()[0], 1),
+        }
+        results |= trials.soak(asked.kills, asked.mutants) if part == "decode" else trials.soak(asked.kills)
+        write_json(RESULTS / f"soak-{part}.json", results)
+        write_text(RESULTS / f"soak-{part}.md", report(part, results))
+        print(report(part, results))
 
 
-def kills(count: int) -> dict[str, Any]:
-    """The stage on PHOTOS demo photos, killed `count` times; AssertionError where it does not end in the same bytes."""
-    start = time.perf_counter()
-    write_demo(Path("data"), limit=PHOTOS)
-    kill_while_decoding(Path.cwd(), count, SEED)
-    return {"survived": count, "photos": PHOTOS, "seed": SEED, "seconds": round(time.perf_counter() - start, 1)}
-
-
-def damaged(count: int) -> dict[str, Any]:
-    """The stage on `count` damaged files with experts that fit the whole ones: what became of them."""
-    write_damaged(count)
-    start = time.perf_counter()
-    decode.work = _decode_work.timed  # the stage's own, with a clock
-    decode.run(params(), "fivek")
-    took = time.perf_counter() - start
-    manifest = read_table(stage_dir("decode", "fivek") / "manifest.parquet", ["photo_id", "status", "kind", "reason"])
-    if len(manifest) != count:
-        sys.exit(f"{count} files were given to the stage, and its manifest has {len(manifest)} rows")
-    times = [json.loads(line) for line in _decode_work.TIMES.read_text().splitlines()]
-    slowest = max(times, key=lambda line: line["seconds"])
-    given_up = manifest["reason"].str.contains("it took more than").sum()
-    if slowest["cpu_seconds"] > LONGEST_S:
-        sys.exit(f"{slowest['photo']} took {slowest['cpu_seconds']:.0f} s")
-    crashed = manifest[manifest["kind"] == "crashed"]
-    by_damage = Counter((name.split("-", 1)[1], status) for name, status in _damages(manifest))
-    return {
-        "files": count,
-        "sources": sorted(path.name for path in Path("whole").iterdir()),
-        "seed": SEED,
-        "seconds": round(took, 1),
-        "decoded": int((manifest["status"] == "ok").sum()),
-        "quarantined by kind": manifest.loc[manifest["status"] == "quarantined", "kind"].value_counts().to_dict(),
-        "by damage": {f"{damage}: {status}": number for (damage, status), number in sorted(by_damage.items())},
-        "processes lost": dict(zip(crashed["photo_id"], crashed["reason"], strict=True)),
-        "given up after cpu_seconds": int(given_up),
-        "slowest that came back, seconds": round(slowest["seconds"], 2),
-        "slowest that came back, CPU seconds": round(slowest["cpu_seconds"], 2),
-        "slowest that came back": slowest["photo"],
-    }
-
-
-def write_damaged(count: int) -> None:
-    """data/fivek of `count` damaged RAWs; an expert's picture is what the whole file would have developed to."""
-    root = corpus_dir("fivek")
-    (root / "dng").mkdir(parents=True)
-    sources = {path.name: path for path in whole_files()}
-    for path in sources.values():
-        picture = srgb_encode(raw.decode(path, demosaic=BASE.decode.demosaic).rgb_linear)
-        write_picture(Path("experts") / f"{path.stem}.tif", picture)
-    for folder in ("tiff16_a", "tiff16_b"):
-        (root / folder).mkdir()
-    for name, content in mutants(list(sources.values()), count, SEED):
-        (root / "dng" / name).write_bytes(content)
-        source = next(path for path in sources.values() if name.endswith(f"-{path.name}"))
-        for folder in ("tiff16_a", "tiff16_b"):
-            os.link(Path("experts") / f"{source.stem}.tif", root / folder / f"{Path(name).stem}.tif")
-    write_text(root / "corpus.yaml", CARD)
-
-
-def whole_files() -> Iterator[Path]:
-    """A twin of every kind of sensor, by turns as a camera and as Adobe's converter write it; the corpus's files."""
-    Path("whole").mkdir()
-    for number, sensor in enumerate(CELLS):
-        path = Path("whole") / f"twin_{sensor}.dng"
-        write_twin(path, Twin(sensor, nested=number % 2 == 1), smooth_scene(*SIZES.get(sensor, (64, 96))))
-        yield path
-    for path in sorted((CORPUS / "raw").iterdir()) if (CORPUS / "raw").is_dir() else []:
-        place = Path("whole") / path.name
-        place.symlink_to(path.resolve())
-        yield place
-
-
-def params() -> Params:
-    """params.yaml's, for two experts and any number of damaged files."""
-    tree = BASE.model_dump(mode="json")
-    tree["corpora"]["fivek"]["experts"] = ["a", "b"]
-    tree["decode"] |= {"max_quarantined_share": 1.0, "cpu_seconds": int(LONGEST_S)}
-    return Params.model_validate(tree)
-
-
-def _damages(manifest: Any) -> Iterator[tuple[str, str]]:
-    for photo_id, status in zip(manifest["photo_id"], manifest["status"], strict=True):
-        number = photo_id.split("-", 1)[0]
-        yield f"{number}-{list(MUTATIONS)[int(number) % len(MUTATIONS)]}", status
-
-
-def report(results: dict[str, Any]) -> str:
+def report(part: str, results: dict[str, Any]) -> str:
     """Markdown: a line a figure."""
     versions = ", ".join(f"{name} {number}" for name, number in results["versions"].items())
-    lines = ["# The decode stage under faults", ""]
+    lines = [f"# The {part} stage under faults", ""]
     lines += [f"{results['date']}, {results['machine']}, {versions}; load average {results['load average before']}."]
-    for part, title in (("kills", "kill -9 at random moments, then run again"), ("mutants", "Damaged RAW files")):
+    for trial, title in PARTS[part].TITLES.items():
         lines += ["", f"## {title}", "", "| what | figure |", "|---|---|"]
-        for name, value in results[part].items():
+        for name, value in results[trial].items():
             words = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
             lines += [f"| {name} | {', '.join(words) if isinstance(words, list) else words} |"]
     return "\n".join(lines) + "\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -12,6 +13,10 @@ import typer
 from typer.core import TyperGroup
 
 from diffretouch.errors import ConfigError, UserError
+
+# Threads of torch that wait for one another sleep: spinning ones slow a step 2 to 5 times once anything else runs.
+# OpenMP reads this once, when torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 class Commands(TyperGroup):
@@ -132,6 +137,26 @@ def report() -> None:
     from diffretouch.stages.report import run
 
     run(load())
+
+
+@app.command()
+def compare(dataset: Annotated[str, typer.Argument(help="One of params.yaml's: fivek or ppr10k.")]) -> None:
+    """Train and measure every arm of params.yaml's `compare`: ablations of the model and deterministic peers.
+
+    Hours on a CPU. Stopped, the same command goes on; an arm that is done is run again only when something it depends
+    on changed. `dvc repro` and `make repro` leave this stage out.
+
+    Reads: work/decode/DATASET, work/attributes/DATASET; params.yaml: compare, train, sample, evaluate, corpora.DATASET
+
+    Writes: work/compare/DATASET, and for people reports/DATASET/compare.html, compare.csv, compare.png
+
+    Next: open the page; `dvc repro compare/dvc.yaml:compare@DATASET` does the same and keeps what it made
+    """
+    from diffretouch.config import load
+
+    params = load()
+    params.corpus(dataset)
+    importlib.import_module("diffretouch.stages.compare").run(params, dataset)
 
 
 @app.command()

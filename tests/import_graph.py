@@ -1,7 +1,7 @@
 """What a stage's code is: its file, the modules that one imports, theirs, and the data files of those packages.
 
-python -m tests.import_graph           # say where dvc.yaml differs
-python -m tests.import_graph --write   # rewrite the code deps of dvc.yaml, leaving all else as it is
+python -m tests.import_graph           # say where dvc.yaml or compare/dvc.yaml differs
+python -m tests.import_graph --write   # rewrite the code deps of both, leaving all else as it is
 """
 
 from __future__ import annotations
@@ -18,12 +18,24 @@ from ruamel.yaml.comments import CommentedSeq
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "diffretouch"
 DVC_YAML = ROOT / "dvc.yaml"
+COMPARE_YAML = ROOT / "compare" / "dvc.yaml"
+RUN_BY = {
+    "compare": (
+        "stages.train",
+        "stages.sample",
+        "stages.evaluate",
+        "comparing.child",
+        "comparing.peer_arm",
+        "comparing.probe",
+    )
+}
+"""Stage -> modules that it runs in processes of their own, so that no import says so."""
 
 
 def code_of(stage: str) -> list[str]:
     """Files the stage's result can depend on, from the root, sorted: `stages/<stage>.py` and all below it."""
     found: set[Path] = set()
-    todo = _executed(f"{PACKAGE}.stages.{stage}")
+    todo = {file for name in (f"stages.{stage}", *RUN_BY.get(stage, ())) for file in _executed(f"{PACKAGE}.{name}")}
     while todo:
         path = todo.pop()
         if path not in found:
@@ -78,12 +90,12 @@ def _data_beside(module: Path) -> Iterator[Path]:
             yield entry
 
 
-def read_dvc_yaml() -> tuple[YAML, dict]:
-    """The round-trip reader and the tree of dvc.yaml, comments kept."""
+def read_dvc_yaml(path: Path = DVC_YAML) -> tuple[YAML, dict]:
+    """The round-trip reader and the tree of a dvc.yaml, comments kept."""
     yaml = YAML()
     yaml.width = 4096
     yaml.indent(mapping=2, sequence=4, offset=2)
-    return yaml, yaml.load(DVC_YAML.read_text())
+    return yaml, yaml.load(path.read_text())
 
 
 def is_code(dep: str) -> bool:
@@ -116,17 +128,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true", help="rewrite dvc.yaml")
     arguments = parser.parse_args()
-    yaml, tree = read_dvc_yaml()
-    wrong = differences(tree)
-    for stage, (missing, extra) in wrong.items():
-        print("\n".join([f"{stage}:", *(f"  + {dep}" for dep in missing), *(f"  - {dep}" for dep in extra)]))
-    if wrong and arguments.write:
-        rewrite(tree)
-        with DVC_YAML.open("w") as stream:
-            yaml.dump(tree, stream)
-        print(f"{DVC_YAML.name} rewritten")
-        return 0
-    return 1 if wrong else 0
+    left = 0
+    for path in (DVC_YAML, COMPARE_YAML):
+        yaml, tree = read_dvc_yaml(path)
+        wrong = differences(tree)
+        for stage, (missing, extra) in wrong.items():
+            print("\n".join([f"{stage}:", *(f"  + {dep}" for dep in missing), *(f"  - {dep}" for dep in extra)]))
+        if wrong and arguments.write:
+            rewrite(tree)
+            with path.open("w") as stream:
+                yaml.dump(tree, stream)
+            print(f"{path.relative_to(ROOT)} rewritten")
+        elif wrong:
+            left = 1
+    return left
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""decode on a disk that fills up: what is said, and that the next run on the same disk ends as if it never had been."""
+"""decode on a disk that fills up, training killed: the next run ends as if it never had been."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import pytest
 
 from diffretouch.corpus.demo import write_demo
 from tests import fake_chain
-from tests.kill import COMMAND, digests
+from tests.kill import COMMAND, digests, environment
+from tests.kill_train import kill_while_training, write_start
 
 PHOTOS = 2
 MOUNT = ["unshare", "--mount", "sh", "-c"]
@@ -38,10 +39,6 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(fake_chain.ROOT), "OMP_NUM_THREADS": "1"}
-
-
 # it fills up with a picture, with the journal's second line, with the tables
 @pytest.mark.parametrize(("share", "pages"), [(0.5, 0), (1, 1), (1, 4)], ids=["picture", "journal", "tables"])
 def test_on_a_disk_that_was_full_the_next_run_is_right(
@@ -63,3 +60,10 @@ def test_on_a_disk_that_was_full_the_next_run_is_right(
     assert "Traceback" not in said
     assert done.returncode == 0, (tmp_path / "again.txt").read_text()
     assert digests(tmp_path / "copied/decode/fivek") == digests(undisturbed / "work/decode/fivek")
+
+
+@pytest.mark.slow
+def test_training_killed_at_two_moments_and_run_again(tmp_path: Path) -> None:
+    """`make soak` does it at twenty."""
+    write_start(tmp_path)
+    kill_while_training(tmp_path, kills=2, seed=0)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import BaseModel
 
 from diffretouch.code import code_fingerprint
 from diffretouch.config import PARAMS, Arm, Params
@@ -62,6 +63,11 @@ class Run:
         own = ("train", "sample") if self.arm.network == "diffretouch" else ("peer-train", "peer-sample")
         return (*own, "evaluate", "probe")
 
+    def words(self, step: str) -> tuple[str, ...]:
+        """What `child` is told to do a step."""
+        one = self.params.compare.expert if self.arm.experts == "one" else ""
+        return (step, self.dataset, self.arm.network, one) if step.startswith("peer-") else (step, self.dataset)
+
     @cached_property
     def marks(self) -> dict[str, dict[str, Mark]]:
         """Of every step, all it depends on: the parameters it reads, code, data, versions."""
@@ -76,8 +82,8 @@ class Run:
         }
         out = {}
         for step in self.steps:
-            sections = {k: v if isinstance(v, dict | int) else v.model_dump(mode="json") for k, v in read[_bare(step)].items()}
-            marks = {key: mark for name, tree in sections.items() for key, mark in flat(tree, name).items()}
+            sections = read[step.removeprefix("peer-")].items()
+            marks = {key: mark for name, tree in sections for key, mark in flat(_plain(tree), name).items()}
             out[step] = {**self.base, **marks, "code": code_fingerprint(CODE[step])}
         return out
 
@@ -117,8 +123,8 @@ class Run:
         return json.loads(path.read_text()) if path.exists() else {}
 
 
-def _bare(step: str) -> str:
-    return step.removeprefix("peer-")
+def _plain(tree: Any) -> Any:
+    return tree.model_dump(mode="json") if isinstance(tree, BaseModel) else tree
 
 
 def runs(params: Params, dataset: str, threads: int) -> list[Run]:

@@ -20,7 +20,7 @@ OWN = {
     "peer-sample": "diffretouch.comparing.peer_arm:sample",
     "probe": "diffretouch.comparing.probe:run",
 }
-"""Word -> module:function(params, dataset) of steps that the command line does not offer."""
+"""Word -> module:function(params, dataset, more words...) of steps that the command line does not offer."""
 
 
 def main(parent: int, words: list[str]) -> None:
@@ -39,7 +39,7 @@ def main(parent: int, words: list[str]) -> None:
             _prepare(load(), words[1])
         else:
             module, function = OWN[words[0]].split(":")
-            getattr(importlib.import_module(module), function)(load(), words[1])
+            getattr(importlib.import_module(module), function)(load(), *words[1:])
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

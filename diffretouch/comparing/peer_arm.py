@@ -11,7 +11,6 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from diffretouch.attributes import ATTRIBUTES
-from diffretouch.comparing.arm_file import read_arm
 from diffretouch.config import Params
 from diffretouch.devices import pick_device
 from diffretouch.errors import UserError
@@ -32,17 +31,20 @@ FACTS = ["split", "group", "licence", "camera", "categories"]
 WEIGHTS = "peer.safetensors"
 
 
-def train(params: Params, dataset: str) -> None:
-    """Train the arm's peer on the prepared views; the same command goes on where an interrupted run stopped."""
+def train(params: Params, dataset: str, network: str, letter: str = "") -> None:
+    """Train the peer `network` on the prepared views, of all experts or of the one with this `letter`.
+
+    The same command goes on where an interrupted run stopped.
+    """
     torch.set_num_threads(params.runtime.threads)
-    arm, settings, folder = read_arm(), params.train, training_dir(dataset)
+    settings, folder = params.train, training_dir(dataset)
     accelerator = ranks.new_accelerator(params.runtime.device)
     device = accelerator.device
     torch.use_deterministic_algorithms(True, warn_only=device.type == "cuda")
     prepared = open_prepared(params, dataset, folder / "views", device)
-    expert = params.corpus(dataset).experts.index(arm.expert) if arm.expert else None
-    peer = new_peer(arm.network, settings.seed).to(device)
-    marks = {**prepared.marks(settings), "network": arm.network, "expert": arm.expert}
+    expert = params.corpus(dataset).experts.index(letter) if letter else None
+    peer = new_peer(network, settings.seed).to(device)
+    marks = {**prepared.marks(settings), "network": network, "expert": letter}
     history: list[dict[str, float]] = []
     fit(
         net=peer,
@@ -51,7 +53,7 @@ def train(params: Params, dataset: str) -> None:
         settings=settings,
         accelerator=accelerator,
         states=(states := States(folder, marks, params.runtime.keep_checkpoints)),
-        validate=lambda averaged, _: {"val_psnr": _psnr(averaged, prepared.val, expert, device)},
+        validate=lambda averaged, _step, _stopping: {"val_psnr": _psnr(averaged, prepared.val, expert, device)},
         on_point=history.append,
     )
     out = new_dir(stage_dir("train", dataset))
@@ -62,10 +64,10 @@ def train(params: Params, dataset: str) -> None:
     accelerator.end_training()
 
 
-def sample(params: Params, dataset: str) -> None:
+def sample(params: Params, dataset: str, network: str, _letter: str = "") -> None:
     """Retouch the test photos at their decoded size: a samples table with the one sweep `neutral`, c being 0."""
     torch.set_num_threads(params.runtime.threads)
-    peer, decoded = _trained(params, dataset), stage_dir("decode", dataset)
+    peer, decoded = _trained(params, dataset, network), stage_dir("decode", dataset)
     manifest = read_table(decoded / "manifest.parquet", ["photo_id", "status", "input", *FACTS])
     photos = manifest[(manifest["status"] == "ok") & (manifest["split"] == "test")]
     if photos.empty:
@@ -83,8 +85,8 @@ def sample(params: Params, dataset: str) -> None:
     write_table(out / "samples.parquet", pd.DataFrame(rows).astype({"expert": "string"}))
 
 
-def _trained(params: Params, dataset: str) -> Peer:
-    peer = new_peer(read_arm().network, params.train.seed)
+def _trained(params: Params, dataset: str, network: str) -> Peer:
+    peer = new_peer(network, params.train.seed)
     peer.load_state_dict(load_file(require(stage_dir("train", dataset) / WEIGHTS, "peer-train")))
     return peer.eval().to(pick_device(params.runtime.device))
 

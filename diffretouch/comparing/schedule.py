@@ -29,20 +29,24 @@ class Job:
 
     label: str
     folder: Path
-    dataset: str
-    steps: deque[str]
-    """Words for `child`, the next one first."""
+    steps: deque[tuple[str, ...]]
+    """Words for `child`, of the next step first; the first of them names the step."""
     begin: Callable[[str], None] = lambda _: None
     """Called before each step."""
     end: Callable[[str], None] = lambda _: None
     """Called after each step that went well."""
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
+    @property
+    def step(self) -> str:
+        """The next one."""
+        return self.steps[0][0]
+
     def start(self, threads: int) -> None:
         """Start the next step; what it says goes to log.txt."""
-        self.begin(self.steps[0])
+        self.begin(self.step)
         self.folder.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-P", "-m", "diffretouch.comparing.child", str(os.getpid()), self.steps[0], self.dataset]
+        command = [sys.executable, "-P", "-m", "diffretouch.comparing.child", str(os.getpid()), *self.steps[0]]
         path = os.pathsep.join(entry for entry in (os.environ.get("PYTHONPATH"), *map(str, _roots())) if entry)
         env = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": path}
         with (self.folder / "log.txt").open("ab") as log:
@@ -57,7 +61,7 @@ class Job:
         if pid == 0:
             return None
         self.process.returncode = os.waitstatus_to_exitcode(status)
-        line = {"step": self.steps[0], "cpu_s": round(used.ru_utime + used.ru_stime, 2), "exit": self.process.returncode}
+        line = {"step": self.step, "cpu_s": round(used.ru_utime + used.ru_stime, 2), "exit": self.process.returncode}
         with (self.folder / SPENT).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         return self.process.returncode
@@ -88,20 +92,23 @@ def run_all(jobs: Sequence[Job], at_a_time: int, threads: int, what: str) -> Non
                     if (code := job.poll()) is None:
                         continue
                     running.remove(job)
-                    if asked:
-                        break
+                    if code and asked:
+                        continue
                     if code:
                         raise UserError(
-                            f"{what}: {job.label}, {job.steps[0]} ended with exit code {code}; the end of "
+                            f"{what}: {job.label}, {job.step} ended with exit code {code}; the end of "
                             f"{job.folder / 'log.txt'}:\n{job.last_words()}"
                         )
-                    job.end(job.steps.popleft())
-                    if job.steps:
+                    job.end(job.step)
+                    job.steps.popleft()
+                    if job.steps and not asked:
                         running.append(job)
                         _next(job, threads, what)
-                    else:
+                    elif not job.steps:
                         finished = total - len(waiting) - len(running)
-                        _say(f"{what}: {job.label} done, {finished} of {total} after {time.monotonic() - started:.0f} s")
+                        _say(
+                            f"{what}: {job.label} done, {finished} of {total} after {time.monotonic() - started:.0f} s"
+                        )
         finally:
             _stop(running)
     if asked:
@@ -110,7 +117,7 @@ def run_all(jobs: Sequence[Job], at_a_time: int, threads: int, what: str) -> Non
 
 
 def _next(job: Job, threads: int, what: str) -> None:
-    _say(f"{what}: {job.label}, {job.steps[0]}")
+    _say(f"{what}: {job.label}, {job.step}")
     job.start(threads)
 
 

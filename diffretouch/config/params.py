@@ -53,7 +53,9 @@ class Params(Section):
             try:
                 self.arm(name, self.train.seed)
             except ValidationError as error:
-                faults = [f"{'.'.join(map(str, e['loc'])) or 'parameters'}: {_explain(dict(e))}" for e in error.errors()]
+                faults = [
+                    f"{'.'.join(map(str, e['loc'])) or 'parameters'}: {_explain(dict(e))}" for e in error.errors()
+                ]
                 raise ValueError(f"compare.arms.{name} does not fit: {'; '.join(faults)}") from error
         return self
 

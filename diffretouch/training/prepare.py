@@ -129,6 +129,8 @@ def open_prepared(params: Params, dataset: str, folder: Path, device: torch.devi
 
 def _once(folder: Path, marks: Mapping[str, Mark], make: Callable[[Path], None]) -> None:
     """Let `make` fill `folder`, whole, unless it was filled for the same `marks`."""
+    for left in folder.parent.glob(f".{folder.name}.*"):
+        shutil.rmtree(left)  # by a run that was killed
     if (folder / MARKS).exists() and json.loads((folder / MARKS).read_text()) == marks:
         return
     beside = new_dir(folder.with_name(f".{folder.name}.{os.getpid()}"))

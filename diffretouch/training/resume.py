@@ -43,6 +43,8 @@ class States:
 
     def newest(self) -> dict[str, Any] | None:
         """The newest state of this run, or None; what is different in another run's is said on stderr."""
+        for left in self.folder.glob(".step-*"):
+            left.unlink(missing_ok=True)  # by a save that was killed
         for path in reversed(self._files()):
             state = torch.load(path, weights_only=True, mmap=True)
             differing = _differences(state["marks"], self.marks)

@@ -1,0 +1,104 @@
+"""Four global adjustments with which any result can be varied: a baseline for variety, as strong as it honestly can be.
+
+Exposure and colour temperature are gains in linear light, contrast stretches sRGB values about the picture's mean,
+saturation stretches them about each pixel's grey: what four sliders of a photo editor do, the same for every pixel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from diffretouch.attributes import scores
+from diffretouch.color import linear_to_srgb, srgb_to_linear
+
+STEPS = 30
+ROUNDS = 3
+STEP = 1e-3
+"""Of the finite differences, in each adjustment's own unit."""
+LIMIT = 3.0
+"""No adjustment goes further: eight times the light, twenty times the contrast."""
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
+
+
+@dataclass(frozen=True)
+class Solved:
+    """Adjustments and what they reach."""
+
+    values: Tensor
+    """(N,4) float64: saturation (log), exposure (stops), contrast (log), warmth (log of red over blue, halved)."""
+    missed: Tensor
+    """(N,4) scores reached minus scores asked for, in units of `unit`."""
+
+
+def adjust(picture: Tensor, values: Tensor, pivot: Tensor) -> Tensor:
+    """sRGB (N,3,H,W) in [0,1], (N,4) adjustments, (N,1,1,1) middle that contrast leaves alone -> (N,3,H,W) in [0,1]."""
+    saturation, exposure, contrast, warmth = (value[:, None, None, None] for value in values.to(picture).unbind(1))
+    gains = torch.cat([warmth.exp(), torch.ones_like(warmth), (-warmth).exp()], dim=1)
+    out = linear_to_srgb((srgb_to_linear(picture) * 2**exposure * gains).clamp(0, 1))
+    out = pivot.to(picture) + contrast.exp() * (out - pivot.to(picture))
+    grey = (out * out.new_tensor(LUMA)[:, None, None]).sum(1, keepdim=True)
+    return (grey + saturation.exp() * (out - grey)).clamp(0, 1)
+
+
+def pivot_of(picture: Tensor) -> Tensor:
+    """The mean of each picture (N,3,H,W): (N,1,1,1)."""
+    return picture.mean((1, 2, 3), keepdim=True)
+
+
+def vary(picture: Tensor, wanted: Tensor, unit: Tensor, size: int) -> list[Tensor]:
+    """`picture` (1,3,H,W), sRGB in [0,1], adjusted so that its own scores become `wanted` (N,4): N of (3,H,W).
+
+    Solved on its square of side `size`, where scoring is quick. What is clipped at full size scores a little otherwise
+    there: what was missed is added to what is asked for, and it is solved again, ROUNDS times in all.
+    """
+    small = interpolate(picture, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
+    pivot, asked = pivot_of(small), wanted.double()
+    made: list[Tensor] = []
+    best = torch.full((len(wanted),), torch.inf, dtype=torch.float64)
+    for _ in range(ROUNDS):
+        values = solve(small, asked, unit).values
+        tried = [adjust(picture, one[None], pivot) for one in values]
+        missed = torch.cat([scores(one, size) for one in tried]).double() - wanted
+        error = (missed / unit).square().sum(1)
+        better = error < best
+        made = [new[0] if won or not made else old for new, won, old in zip(tried, better, made or tried, strict=True)]
+        best, asked = torch.minimum(best, error), asked - missed
+    return made
+
+
+def solve(picture: Tensor, wanted: Tensor, unit: Tensor) -> Solved:
+    """The adjustments that give one `picture` (1,3,S,S) the scores `wanted` (N,4), as nearly as they can.
+
+    Levenberg-Marquardt (Marquardt 1963) on the errors in units of `unit` (4,), for all N at once, by finite
+    differences: a step is kept where it brings its picture nearer, else the damping grows.
+    """
+    small, size = picture.double(), picture.shape[2]
+    pivot, wanted, unit = pivot_of(small), wanted.double(), unit.double()
+
+    def miss(values: Tensor) -> Tensor:
+        n = len(values)
+        return torch.cat(
+            [
+                (scores(adjust(small.expand(len(part), -1, -1, -1), part, pivot), size) - goal) / unit
+                for part, goal in zip(values.split(64), wanted.repeat(n // len(wanted), 1).split(64), strict=True)
+            ]
+        )
+
+    values = torch.zeros_like(wanted)
+    error, damping = miss(values), torch.full((len(wanted), 1, 1), 1e-2, dtype=torch.float64)
+    for _ in range(STEPS):
+        nudged = (values + STEP * torch.eye(4, dtype=values.dtype)[:, None]).flatten(0, 1)
+        slope = ((miss(nudged).unflatten(0, (4, len(values))) - error) / STEP).permute(1, 2, 0)
+        normal = slope.mT @ slope
+        damped = normal + damping * (torch.diag_embed(normal.diagonal(dim1=1, dim2=2)) + 1e-9 * torch.eye(4))
+        step = torch.linalg.solve(damped, -(slope.mT @ error[:, :, None]))[:, :, 0].clamp(-0.5, 0.5)
+        tried = (values + step).clamp(-LIMIT, LIMIT)
+        found = miss(tried)
+        better = (found.square().sum(1) < error.square().sum(1))[:, None]
+        values, error = torch.where(better, tried, values), torch.where(better, found, error)
+        damping = torch.where(better[:, :, None], damping / 5, damping * 4).clamp(1e-9, 1e6)
+    return Solved(values, error)

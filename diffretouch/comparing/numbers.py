@@ -1,0 +1,194 @@
+"""From every arm's tables to one: a value a photo and measure, then means over seeds and photos with intervals.
+
+Measures of the long table, by `slice` (all, expert_<x>, an attribute, a pair `moved->other`):
+
+ - psnr, ssim, ciede2000: ours told each expert's c (an oracle), a peer's one result, `input` and `mean_expert` as they
+   are; an arm that learned one expert is compared with that one alone.
+ - psnr_minus_<other>: paired, photo by photo, seeds averaged on both sides; `best_peer` is the pooled peer of the
+   highest PSNR.
+ - slope, spearman; excess_cross_talk: |slope| of another attribute beyond the experts' own correlation, 0 where it is
+   below; `all` is the mean over pairs.
+ - texture: `texture.survival`; texture_experts and texture_autoencoder: of the experts' own results, and of what the
+   autoencoder alone makes of these.
+ - psnr_best_of: to each expert, the best of N draws.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+
+import numpy as np
+import pandas as pd
+
+from diffretouch.attributes import ATTRIBUTES
+from diffretouch.comparing.arms import Run
+from diffretouch.config import Attributes, Params
+from diffretouch.evaluation import control
+from diffretouch.evaluation.summary import DECIMALS, estimator
+from diffretouch.files.tables import read_table
+from diffretouch.files.workspace import stage_dir
+from diffretouch.metrics import Interval
+
+METRICS = ("psnr", "ssim", "ciede2000")
+REFERENCES = ("input", "mean_expert")
+KEYS = ["arm", "seed", "photo_id", "metric", "slice"]
+COLUMNS = ("arm", "seed", "metric", "slice", "mean", "low", "high", "n", "groups", "provenance")
+BEST = "best_peer"
+SHOWN_BY_SEED = (
+    "psnr",
+    "psnr_minus_mean_expert",
+    f"psnr_minus_{BEST}",
+    "slope",
+    "excess_cross_talk",
+    "texture",
+    "psnr_best_of",
+)
+"""Measures whose every seed stands in the small table; the others are there as means over seeds."""
+
+
+def per_photo(runs: Sequence[Run], dataset: str) -> pd.DataFrame:
+    """All arms' values: KEYS and value; `input` and `mean_expert` are arms with seed -1."""
+    truths = read_table(stage_dir("attributes", dataset) / "attributes.parquet", ["photo_id", "expert"])
+    scales = json.loads((stage_dir("attributes", dataset) / "scales.json").read_text())
+    ranges = control.half_ranges(truths, Attributes(**{name: scales[name] for name in Attributes.model_fields}))
+    parts: list[pd.DataFrame] = []
+    for run in runs:
+        table = read_table(run.work("evaluate") / "per_sample.parquet", ["photo_id", "sweep", "split"])
+        table = table[table["split"] == "test"]
+        probed = read_table(run.work("probe") / "probe.parquet", ["photo_id", "metric", "slice", "value"])
+        if not parts:
+            parts += [_compared(table, name).assign(arm=name, seed=-1) for name in REFERENCES]
+        if run.arm.experts == "one":
+            own = _compared(table, "neutral")
+            own = own[own["slice"] == f"expert_{run.params.compare.expert}"]
+            probed = probed[probed["metric"] == "texture"]
+        elif run.arm.network == "diffretouch":
+            correlation = control.experts_correlation(truths[truths["photo_id"].isin(table["photo_id"])], ranges)
+            moved = _moved(table[table["sweep"].str.startswith("axis_")], ranges, correlation)
+            own = pd.concat([_compared(table, "expert"), moved])
+        else:
+            own = _compared(table, "neutral")
+        best = probed[probed["metric"] == "psnr_best_of"].groupby("photo_id", as_index=False)["value"].mean()
+        best = best.assign(metric="psnr_best_of", slice="all")
+        parts.append(pd.concat([own, probed, best]).assign(arm=run.name, seed=run.seed))
+    return pd.concat(parts, ignore_index=True)[[*KEYS, "value"]].dropna(subset="value").reset_index(drop=True)
+
+
+def _compared(table: pd.DataFrame, sweep: str) -> pd.DataFrame:
+    """photo_id, metric, slice, value: METRICS by expert, and their mean over experts as `all`."""
+    part = table[table["sweep"] == sweep].melt(["photo_id", "expert"], list(METRICS), var_name="metric")
+    part["value"] = part["value"].astype(float)
+    each = part.assign(slice="expert_" + part["expert"].astype(str)).drop(columns="expert")
+    both = part.groupby(["photo_id", "metric"], as_index=False)["value"].mean().assign(slice="all")
+    return pd.concat([each, both])
+
+
+def _moved(axis_rows: pd.DataFrame, ranges: pd.DataFrame, correlation: pd.DataFrame) -> pd.DataFrame:
+    """photo_id, metric, slice, value of the sliders."""
+    fitted = control.slopes(control.responses(axis_rows, ranges))
+    own = fitted[fitted["moved"] == fitted["attribute"]].drop(columns="moved")
+    own = own.melt(["photo_id", "attribute"], ["slope", "spearman"], var_name="metric")
+    other = fitted[fitted["moved"] != fitted["attribute"]]
+    known = [abs(correlation.loc[m, a]) for m, a in zip(other["moved"], other["attribute"], strict=True)]
+    excess = (other["slope"].abs() - np.nan_to_num(np.array(known, float))).clip(lower=0)
+    names = {"metric": "excess_cross_talk", "attribute": other["moved"] + "->" + other["attribute"]}
+    both = pd.concat([own, other[["photo_id"]].assign(**names, value=excess)]).rename(columns={"attribute": "slice"})
+    every = both.groupby(["photo_id", "metric"], as_index=False)["value"].mean().assign(slice="all")
+    return pd.concat([both, every])
+
+
+def summarise(values: pd.DataFrame, params: Params, dataset: str, provenance: str) -> pd.DataFrame:
+    """The long table: a line an arm, measure and slice, of every seed and of all (`seed` "all"), with intervals."""
+    manifest = read_table(stage_dir("decode", dataset) / "manifest.parquet", ["photo_id", "group"])
+    estimate = estimator(dict(zip(manifest["photo_id"], manifest["group"], strict=True)), params.evaluate)
+    over_seeds = (
+        values.groupby(["arm", "photo_id", "metric", "slice"], as_index=False)["value"].mean().assign(seed="all")
+    )
+    means = over_seeds[(over_seeds["metric"] == "psnr") & (over_seeds["slice"] == "all")].groupby("arm")["value"].mean()
+    best = _best(means, params)
+    frames = [over_seeds, _differences(over_seeds, over_seeds, params, best)]
+    for seed, own in values[values["seed"] >= 0].groupby("seed"):
+        own = own.assign(seed=str(seed))
+        frames += [own, _differences(own, over_seeds, params, best)]
+    everything = pd.concat(frames, ignore_index=True)
+    lines = [
+        _line(key, estimate(part.set_index("photo_id")["value"]), provenance)
+        for key, part in everything.groupby(["arm", "seed", "metric", "slice"], sort=False)
+    ]
+    order = {name: i for i, name in enumerate([*REFERENCES, *params.compare.arms])}
+    table = pd.DataFrame(lines, columns=list(COLUMNS)).round(DECIMALS).replace({-0.0: 0.0})
+    return table.sort_values("arm", key=lambda names: names.map(order), kind="stable").reset_index(drop=True)
+
+
+def best_peer(table: pd.DataFrame, params: Params) -> str | None:
+    """The pooled peer with the highest PSNR over all experts in the long table; None where there is no peer."""
+    chosen = table[(table["metric"] == "psnr") & (table["slice"] == "all") & (table["seed"] == "all")]
+    return _best(chosen.set_index("arm")["mean"], params)
+
+
+def _best(means: pd.Series, params: Params) -> str | None:
+    peers = [name for name, arm in params.compare.arms.items() if arm.network != "diffretouch" and arm.experts == "all"]
+    known = means[means.index.isin(peers)]
+    return None if known.empty else str(known.idxmax())
+
+
+def _differences(values: pd.DataFrame, over_seeds: pd.DataFrame, params: Params, best: str | None) -> pd.DataFrame:
+    """`values` minus the references (means over their seeds), photo by photo."""
+    judged = params.compare.judged
+    found = []
+    for metric, other, name in (
+        ("psnr", "mean_expert", "psnr_minus_mean_expert"),
+        ("psnr", best, f"psnr_minus_{BEST}"),
+        ("psnr_best_of", best, f"psnr_best_of_minus_{BEST}"),
+        ("psnr", judged, f"psnr_minus_{judged}"),
+        ("texture", judged, f"texture_minus_{judged}"),
+    ):
+        if other is None:
+            continue
+        own = values[(values["metric"] == metric) & ~values["arm"].isin([other, *REFERENCES])]
+        reference = over_seeds[(over_seeds["metric"] == metric) & (over_seeds["arm"] == other)]
+        both = own.merge(reference[["photo_id", "slice", "value"]], on=["photo_id", "slice"], suffixes=("", "_other"))
+        found.append(both.assign(metric=name, value=both["value"] - both["value_other"]).drop(columns="value_other"))
+    return pd.concat(found, ignore_index=True)
+
+
+def _line(key: Sequence[str], found: Interval, provenance: str) -> dict[str, object]:
+    return dict(zip(("arm", "seed", "metric", "slice"), key, strict=True)) | asdict(found) | {"provenance": provenance}
+
+
+def small(table: pd.DataFrame) -> pd.DataFrame:
+    """What people read: every mean over seeds, and each seed's main measures over all experts or attributes."""
+    pairs = table["slice"].str.contains("->")
+    by_seed = table["metric"].isin(SHOWN_BY_SEED) & ((table["slice"] == "all") | table["slice"].isin(ATTRIBUTES))
+    return table[((table["seed"] == "all") & ~pairs) | by_seed].reset_index(drop=True)
+
+
+class Numbers:
+    """The long table, asked for one number at a time."""
+
+    def __init__(self, table: pd.DataFrame) -> None:
+        keys = zip(table["arm"], table["metric"], table["slice"], table["seed"], strict=True)
+        values = table[["mean", "low", "high", "n", "groups"]].itertuples(index=False)
+        self._found = {key: Interval(*value) for key, value in zip(keys, values, strict=True)}
+
+    def get(self, arm: str, metric: str, part: str = "all", seed: str = "all") -> Interval | None:
+        """One number; None where it was not measured."""
+        return self._found.get((arm, metric, part, seed))
+
+    def parts(self, arm: str, metric: str, wanted: Callable[[str], bool] = lambda _: True) -> dict[str, Interval]:
+        """Of one arm and measure, by slice."""
+        return {
+            part: found
+            for (name, which, part, seed), found in self._found.items()
+            if (name, which, seed) == (arm, metric, "all") and wanted(part)
+        }
+
+    def seeds(self, arm: str, metric: str, part: str = "all") -> list[float]:
+        """The means of every seed."""
+        return [
+            found.mean
+            for (name, which, where, seed), found in self._found.items()
+            if (name, which, where) == (arm, metric, part) and seed != "all"
+        ]

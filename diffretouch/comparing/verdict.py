@@ -1,0 +1,96 @@
+"""What the project set out to reach, and whether the judged arm does: one line a target."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from diffretouch.attributes import ATTRIBUTES
+from diffretouch.comparing.numbers import BEST, Numbers
+from diffretouch.config import Compare
+from diffretouch.metrics import Interval
+from diffretouch.report.numbers import signed
+
+SLOPE_MEAN, SLOPE_EACH, CROSS_TALK, OVER_PEER_DB = 0.6, 0.3, 0.15, 1.0
+
+
+@dataclass(frozen=True)
+class Line:
+    """One target."""
+
+    target: str
+    found: str
+    met: bool
+
+
+def verdict(numbers: Numbers, settings: Compare) -> list[Line]:
+    """Every target that these arms can say something about; means over seeds and photos decide, not intervals."""
+    arm = settings.judged
+    lines = [*_control(numbers, settings), *_texture(numbers, settings)]
+    over = numbers.get(arm, f"psnr_minus_{BEST}")
+    if over is not None:
+        found = f"{_span(over)} dB, by seed {_seeds(numbers, arm, f'psnr_minus_{BEST}')}"
+        target = f"told c, at least {OVER_PEER_DB:g} dB nearer to the experts than the best pooled peer"
+        lines.append(Line(target, found, over.mean >= OVER_PEER_DB))
+    mean = numbers.get(arm, "psnr_minus_mean_expert")
+    if mean is not None:
+        found = f"{_span(mean)} dB, by seed {_seeds(numbers, arm, 'psnr_minus_mean_expert')}"
+        lines.append(Line("told c, not further from the experts than their own average", found, mean.mean >= 0))
+    best = numbers.parts(arm, f"psnr_best_of_minus_{BEST}", lambda part: part != "all")
+    if best:
+        found = ", ".join(f"{part.removeprefix('expert_').upper()} {_span(by)}" for part, by in best.items()) + " dB"
+        target = f"best of {settings.draws} random c nearer to each expert than the best pooled peer so adjusted"
+        lines.append(Line(target, found, all(by.mean > 0 for by in best.values())))
+    return lines
+
+
+def _control(numbers: Numbers, settings: Compare) -> list[Line]:
+    arm, lines = settings.judged, []
+    slopes = numbers.parts(arm, "slope", lambda part: part in ATTRIBUTES)
+    mean = numbers.get(arm, "slope")
+    if mean is not None:
+        each = ", ".join(f"{name} {slope.mean:.2f}" for name, slope in slopes.items())
+        met = mean.mean >= SLOPE_MEAN and all(slope.mean >= SLOPE_EACH for slope in slopes.values())
+        target = f"sliders: slope {SLOPE_MEAN:g} at least on average, {SLOPE_EACH:g} for each"
+        lines.append(Line(target, f"{mean.mean:.2f} [{mean.low:.2f}, {mean.high:.2f}]; {each}", met))
+        others = {n: other for n in _variants(settings) if (other := numbers.get(n, "slope")) is not None}
+        if others:
+            found = f"{mean.mean:.2f} against " + ", ".join(f"{n} {other.mean:.2f}" for n, other in others.items())
+            best = max(other.mean for other in others.values())
+            lines.append(Line("sliders: steeper than with other control losses", found, mean.mean > best))
+    talk = numbers.get(arm, "excess_cross_talk")
+    if talk is not None:
+        pairs = numbers.parts(arm, "excess_cross_talk", lambda part: "->" in part)
+        worst = max(pairs, key=lambda part: pairs[part].mean)
+        found = f"{talk.mean:.3f} [{talk.low:.3f}, {talk.high:.3f}] over pairs; most {worst} {pairs[worst].mean:.2f}"
+        target = f"cross-talk beyond the experts' own correlation under {CROSS_TALK:g}"
+        lines.append(Line(target, found, talk.mean < CROSS_TALK))
+    return lines
+
+
+def _texture(numbers: Numbers, settings: Compare) -> list[Line]:
+    own = numbers.get(settings.judged, "texture")
+    alone = numbers.get(settings.judged, "texture_autoencoder")
+    painted = {
+        n: numbers.get(n, "texture") for n, arm in settings.arms.items() if arm.train.get("output") == "autoencoder"
+    }
+    others = {"the autoencoder alone": alone, **painted}
+    known = {name: found for name, found in others.items() if found is not None}
+    if own is None or not known:
+        return []
+    found = f"{own.mean:.3f} against " + ", ".join(f"{name} {other.mean:.3f}" for name, other in known.items())
+    best = max(other.mean for other in known.values())
+    return [Line("the photo's gradients survive: more of them than without a grid", found, own.mean > best)]
+
+
+def _variants(settings: Compare) -> list[str]:
+    """Arms that differ in the control loss."""
+    own = settings.arms[settings.judged].train.get("control_loss")
+    return [n for n, arm in settings.arms.items() if arm.train.get("control_loss", own) != own]
+
+
+def _span(found: Interval) -> str:
+    return f"{signed(found.mean)} [{signed(found.low)}, {signed(found.high)}]"
+
+
+def _seeds(numbers: Numbers, arm: str, metric: str) -> str:
+    return ", ".join(signed(value) for value in numbers.seeds(arm, metric))

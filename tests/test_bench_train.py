@@ -1,0 +1,90 @@
+"""benchmarks.train compares like with like, and counts what a network needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from benchmarks._train_ways import model_flops, new_objective, train_ours, train_plainly
+from diffretouch.config import Train
+from diffretouch.training.diffusion import Networks
+from diffretouch.training.objective import Part
+from tests.test_model import tiny_train
+
+SIZE = 16
+CPU = torch.device("cpu")
+
+
+def settings(**changes: Any) -> Train:
+    return tiny_train().model_copy(update={"batch_size": 2, "control_loss": "ours", **changes})
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_plain_way_has_the_same_losses_and_gradients(precision: str) -> None:
+    found = []
+    for plain in (False, True):
+        objective = new_objective(settings(precision=precision), SIZE, CPU, plain=plain)
+        torch.nn.init.constant_(objective.pipe.grid_head.layers[-1].weight, 0.01)  # else c has no say
+        losses = objective.losses(Networks(objective.pipe), Part(0, 0, 2, 2))
+        losses["loss"].backward()
+        named = {name: p.grad for name, p in objective.pipe.unet.named_parameters() if p.requires_grad}
+        found.append(({name: float(value.detach()) for name, value in losses.items()}, named))
+    (ours, ours_grad), (plain, plain_grad) = found
+    exact = precision == "fp32"
+    assert ours == pytest.approx(plain, rel=1e-5 if exact else 0.02)
+    extra = {name for name in plain_grad if name not in ours_grad}
+    assert extra and all(any(part in name for part in ("attn2.to_q", "attn2.to_k", "norm2")) for name in extra)
+    for name, gradient in ours_grad.items():
+        if exact:
+            torch.testing.assert_close(gradient, plain_grad[name], rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("control", ["none", "ours"])
+def test_model_flops_are_those_of_the_layers_by_hand(control: str) -> None:
+    objective = new_objective(settings(control_loss=control), SIZE, CPU, plain=False)
+    counted = [0]
+
+    def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        """Two operations a product; the gradients of the weights and, where they are needed, of the input, as many."""
+        weight = module.weight
+        assert isinstance(weight, Tensor)
+        products = output.numel() * weight[0].numel()
+        counted[0] += 2 * products * (1 + int(weight.requires_grad) + int(inputs[0].requires_grad))
+
+    def attend(module: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        photos, length, width = output.shape
+        counted[0] += 3 * 2 * 2 * photos * length * length * width
+
+    pipe = objective.pipe
+    for part in (pipe.unet, pipe.grid_head):
+        for name, module in part.named_modules():
+            if isinstance(module, nn.Linear | nn.Conv2d):
+                module.register_forward_hook(count)
+            if name.endswith("attn1"):
+                module.register_forward_hook(attend)
+    guide = 2 * 2 * SIZE * SIZE * 9 * (2 if control == "ours" else 1)  # a 3 x 3 matrix at each pixel, and its gradient
+    assert model_flops(objective) == counted[0] + guide
+
+
+@pytest.mark.parametrize("loop", [train_ours, train_plainly])
+def test_both_loops_tell_of_their_steps(loop: Callable[..., None]) -> None:
+    objective = new_objective(settings(divergence=1e9), SIZE, CPU, plain=loop is train_plainly)
+    before = objective.pipe.unet.conv_in.weight.detach().clone()
+    ticks = []
+
+    class Enough(BaseException):
+        pass
+
+    def tick(steps: int) -> None:
+        ticks.append(steps)
+        if len(ticks) == 2:
+            raise Enough
+
+    with pytest.raises(Enough):
+        loop(objective, 2, tick)
+    assert ticks == [2, 2]
+    assert not torch.equal(objective.pipe.unet.conv_in.weight, before)

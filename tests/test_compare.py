@@ -1,0 +1,412 @@
+"""The comparison's own maths and tables: measures against naive ones, targets reached, what makes an arm run again."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import signal
+from collections import deque
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+from diffretouch.attributes import ATTRIBUTES, scores
+from diffretouch.code import ROOT as PACKAGE
+from diffretouch.color import linear_to_srgb
+from diffretouch.comparing import adjust, numbers, schedule, texture
+from diffretouch.comparing.arms import CODE, DONE, SPENT, Run, runs
+from diffretouch.comparing.verdict import verdict
+from diffretouch.condition import photo_range
+from diffretouch.config import Compare, Params, load
+from diffretouch.errors import ConfigError, UserError
+from diffretouch.evaluation import control
+from diffretouch.training.resume import Stopped
+from tests import fake_chain
+from tests.import_graph import code_of
+
+ROOT = fake_chain.ROOT
+
+
+def planes(seed: int, height: int, width: int) -> torch.Tensor:
+    return torch.from_numpy(fake_chain.scene(seed, height, width)).permute(2, 0, 1)[None]
+
+
+# adjustments
+
+
+def naive_adjusted(pixel: np.ndarray, values: tuple[float, float, float, float], pivot: float) -> np.ndarray:
+    """Of one pixel, channel by channel, from the definition of sRGB."""
+    saturation, stops, contrast, warmth = values
+    out = []
+    for x, gain in zip(pixel, (np.exp(warmth), 1.0, np.exp(-warmth)), strict=True):
+        linear = x / 12.92 if x <= 0.04045 else ((x + 0.055) / 1.055) ** 2.4
+        light = min(1.0, linear * 2**stops * gain)
+        again = 12.92 * light if light <= 0.0031308 else 1.055 * light ** (1 / 2.4) - 0.055
+        out.append(pivot + np.exp(contrast) * (again - pivot))
+    grey = 0.299 * out[0] + 0.587 * out[1] + 0.114 * out[2]
+    return np.clip([grey + np.exp(saturation) * (x - grey) for x in out], 0, 1)
+
+
+def test_adjustments_are_those_of_a_naive_loop() -> None:
+    picture, values = planes(3, 9, 7).double(), (0.3, -0.4, 0.2, 0.15)
+    pivot = adjust.pivot_of(picture)
+    made = adjust.adjust(picture, torch.tensor([values]).double(), pivot)[0].permute(1, 2, 0).numpy()
+    source = picture[0].permute(1, 2, 0).numpy()
+    wanted = [[naive_adjusted(pixel, values, float(source.mean())) for pixel in row] for row in source]
+    np.testing.assert_allclose(made, wanted, atol=1e-6)
+    untouched = adjust.adjust(picture, torch.zeros(1, 4), pivot)
+    torch.testing.assert_close(untouched, picture, atol=2e-5, rtol=0)
+
+
+def test_asked_for_scores_are_reached_together_at_full_size_too() -> None:
+    """Offsets anywhere within plus or minus a half-range of real size, from METHOD section 2."""
+    large = torch.from_numpy(fake_chain.photographs(240)["astronaut"]).permute(2, 0, 1)[None]
+    small = torch.nn.functional.interpolate(large, size=(64, 64), mode="bilinear", antialias=True)
+    half = torch.tensor([0.05, 0.1, 0.2 * float(scores(small, 64)[0, 2]), 15.0]).double()
+    draw = torch.Generator().manual_seed(0)
+    c = torch.rand(16, 4, generator=draw, dtype=torch.float64) * 2 - 1
+    own = scores(small, 64)[0].double()
+    solved = adjust.solve(small, own + c * half, half)
+    assert solved.missed.abs().max() < 0.01
+    made = torch.stack(adjust.vary(large, own + c * half, half, 64))
+    missed = (scores(made, 64).double() - own) / half - c
+    assert missed.abs().max() < 0.1 and missed.abs().median() < 0.01
+
+
+def test_what_cannot_be_reached_is_approached() -> None:
+    small = planes(6, 32, 32)
+    own = scores(small, 32)[0].double()
+    wanted = own[None] + torch.tensor([[0.0, 3.0, 0.0, 0.0]]).double()
+    solved = adjust.solve(small, wanted, torch.full((4,), 0.1).double())
+    assert torch.isfinite(solved.values).all() and solved.values.abs().max() <= adjust.LIMIT
+    assert (solved.missed**2).sum() < (((own - wanted) / 0.1) ** 2).sum()
+
+
+# texture
+
+
+def test_light_that_is_multiplied_or_raised_to_a_power_keeps_all_texture() -> None:
+    light = fake_chain.scene(1, 40, 50) * 0.5 + 0.2
+    grey = light.mean(-1, keepdims=True).repeat(3, -1)
+    for before, after in ((light, light * 0.8), (grey, grey**1.4)):
+        photo, result = (linear_to_srgb(torch.from_numpy(x)).numpy() for x in (before, after))
+        assert texture.survival(photo, result) == pytest.approx(1, abs=1e-4)
+
+
+def test_texture_is_that_of_a_naive_loop() -> None:
+    photo, result = fake_chain.scene(1, 13, 17), fake_chain.scene(2, 13, 17) * 0.5 + fake_chain.scene(1, 13, 17) * 0.5
+    photo[3, 4], result[7, 7] = 1.0, 0.01
+
+    def log_light(pixel: np.ndarray) -> float | None:
+        linear = [x / 12.92 if x <= 0.04045 else ((x + 0.055) / 1.055) ** 2.4 for x in map(float, pixel)]
+        return float(np.log(0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]))
+
+    def clipped(pixel: np.ndarray) -> bool:
+        return min(pixel) < texture.DARKEST or max(pixel) > texture.BRIGHTEST
+
+    pairs = []
+    for y, x in itertools.product(range(13), range(17)):
+        for v, u in ((y + 1, x), (y, x + 1)):
+            if v < 13 and u < 17 and not any(clipped(p[at]) for p in (photo, result) for at in ((y, x), (v, u))):
+                pairs.append([log_light(p[v, u]) - log_light(p[y, x]) for p in (photo, result)])
+    assert 100 < len(pairs) < 2 * 13 * 17
+    assert texture.survival(photo, result) == pytest.approx(np.corrcoef(np.transpose(pairs))[0, 1], abs=1e-5)
+
+
+def test_a_picture_painted_anew_keeps_less_texture_and_a_black_one_says_nothing() -> None:
+    photo = fake_chain.scene(4, 64, 64)
+    blurred = torch.nn.functional.avg_pool2d(torch.from_numpy(photo).permute(2, 0, 1), 4)
+    blurred = torch.nn.functional.interpolate(blurred[None], size=(64, 64), mode="bilinear")[0].permute(1, 2, 0).numpy()
+    assert texture.survival(photo, blurred) < 0.8 < 0.99 < texture.survival(photo, photo * 0.9 + 0.02)
+    assert np.isnan(texture.survival(photo, np.zeros_like(photo)))
+    with pytest.raises(ValueError, match="differ in size"):
+        texture.survival(photo, photo[:-1])
+
+
+# parameters
+
+
+def test_arms_are_data_and_their_mistakes_are_named(tmp_path: Path) -> None:
+    params = load(ROOT / "params.yaml")
+    arm = params.arm("published", 7)
+    assert (arm.train.control_loss, arm.train.seed, arm.compare.arms) == ("published", 7, {})
+    assert arm.train.validate_every == arm.train.steps == params.compare.arms["published"].train["steps"]
+    assert (arm.sample.random_draws, arm.sample.splits) == (1, ("test",))
+    assert arm.train.tau == params.train.tau and arm.train.autoencoder == params.train.autoencoder
+
+    def said(change) -> str:
+        tree = yaml.safe_load((ROOT / "params.yaml").read_text())
+        change(tree["compare"])
+        (tmp_path / "params.yaml").write_text(yaml.safe_dump(tree))
+        with pytest.raises(ConfigError) as caught:
+            load(tmp_path / "params.yaml")
+        return str(caught.value)
+
+    def train(**changes: object):
+        return lambda section: section["arms"]["full"]["train"].update(changes)
+
+    assert "compare.arms.full does not fit: train.control_los: unknown key; did you mean 'control_loss'?" in said(
+        train(control_los="none")
+    )
+    assert "compare.arms.full does not fit: train.control_loss" in said(train(control_loss="mine"))
+    assert "autoencoder.step" in said(train(autoencoder={"step": 3}))
+    assert "judged names the arm 'fulll', but arms has" in said(lambda section: section.update(judged="fulll"))
+    assert "a peer" in said(lambda section: section.update(judged="hdrnet"))
+    assert "experts: one is for peers" in said(lambda section: section["arms"]["full"].update(experts="one"))
+    assert "should match pattern" in said(lambda section: section["arms"].update({"../x": section["arms"]["full"]}))
+
+
+def test_a_nested_section_is_changed_in_part() -> None:
+    tree = load(ROOT / "params.yaml").model_dump(mode="json")
+    tree["compare"]["arms"]["full"]["train"]["autoencoder"] = {"steps": 3}
+    params = Params.model_validate(tree)
+    assert params.arm("full", 0).train.autoencoder.model_dump() == params.train.autoencoder.model_dump() | {"steps": 3}
+
+
+# when an arm runs again
+
+OWES_NOTHING = ("config/", "errors.py", "progress.py", "code.py", "processes.py", "worker.py", "torchvision_ops.py")
+"""How work is done and what is said meanwhile; parameters are marks of their own."""
+
+
+@pytest.mark.parametrize(("step", "module"), [("train", "train"), ("sample", "sample"), ("evaluate", "evaluate")])
+def test_a_step_depends_on_all_code_that_its_stage_imports(step: str, module: str) -> None:
+    listed = [PACKAGE / name for name in CODE[step]]
+    for file in code_of(module):
+        inside = file.removeprefix("diffretouch/")
+        if inside.endswith("__init__.py") or inside.startswith(OWES_NOTHING):
+            continue
+        assert any(PACKAGE / inside == place or place in (PACKAGE / inside).parents for place in listed), (step, file)
+    assert all(place.exists() for place in listed)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    fake_chain.build(tmp_path, "fivek")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def one(params: Params, name: str = "full") -> Run:
+    return next(run for run in runs(params, "fivek", 1) if run.name == name)
+
+
+def changed(**sections: dict) -> Params:
+    tree = fake_chain.params().model_dump(mode="json")
+    for name, values in sections.items():
+        tree[name] |= values
+    return Params.model_validate(tree)
+
+
+def test_only_what_depends_on_a_change_is_done_again(here: Path) -> None:
+    run = one(fake_chain.params())
+    assert run.todo() == ("train", "sample", "evaluate", "probe")
+    run.open()
+    for step in run.steps:
+        run.finished(step)
+    assert run.todo() == ()
+    compare = fake_chain.params().compare.model_dump(mode="json")
+    for params, todo in (
+        (changed(), ()),
+        (changed(runtime={"threads": 1, "workers": 7}, report={"photos": 9}, study={"repeats": 9}), ()),
+        (changed(compare=compare | {"photos": 2, "slider": "contrast", "expert": "a"}), ()),
+        (changed(train={"validate_every": 33}), ()),
+        (changed(train={"tau": 0.3}), run.steps),
+        (changed(sample={"axis_points": 9}), run.steps[1:]),
+        (changed(evaluate={"bootstrap": 7}), run.steps[2:]),
+        (changed(compare=compare | {"draws": 3}), run.steps[3:]),
+    ):
+        assert one(params).todo() == todo
+    assert one(changed(train={"tau": 0.3})).changed("train") == "train.tau was 0.1, is 0.3"
+    assert one(changed(train={"tau": 0.3}), "hdrnet").changed("peer-train") == ""
+
+    (here / "work/attributes/fivek/attributes.parquet").touch()
+    assert one(changed()).todo() == ()
+    with (here / "work/attributes/fivek/scales.json").open("a") as file:
+        file.write(" ")
+    assert one(changed()).todo() == run.steps
+    assert one(changed()).changed("train").startswith("data was ")
+
+    (run.folder / "work/train").mkdir()
+    one(changed()).open()
+    assert not (run.folder / "work/train").exists() and not (run.folder / DONE).exists()
+    assert (run.folder / "work/decode/fivek/manifest.parquet").exists()
+    assert yaml.safe_load((run.folder / "params.yaml").read_text())["train"]["seed"] == run.seed
+
+
+def test_a_step_done_again_takes_the_later_ones_with_it(here: Path) -> None:
+    run = one(fake_chain.params())
+    run.open()
+    for step in run.steps:
+        run.finished(step)
+    run.finished("sample")
+    assert run.todo() == ("evaluate", "probe")
+
+
+def test_one_expert_peers_are_told_which(here: Path) -> None:
+    params = fake_chain.params()
+    assert one(params, "lut3d_one").words("peer-train") == ("peer-train", "fivek", "lut3d", "c")
+    assert one(params, "lut3d").words("peer-train") == ("peer-train", "fivek", "lut3d", "")
+    other = params.compare.model_dump(mode="json") | {"expert": "a"}
+    assert one(changed(compare=other), "lut3d_one").marks != one(params, "lut3d_one").marks
+    assert one(changed(compare=other), "lut3d").marks == one(params, "lut3d").marks
+
+
+# tables and verdict
+
+
+def test_differences_are_paired_and_the_best_peer_is_the_best_on_average() -> None:
+    params = load(ROOT / "params.yaml")
+    rng = np.random.default_rng(0)
+    rows = [
+        {"arm": arm, "seed": seed, "photo_id": f"p{photo}", "metric": metric, "slice": part, "value": value}
+        for arm, level in (("mean_expert", 22.0), ("input", 17.0), ("full", 23.0), ("hdrnet", 20.0), ("lut3d", 21.0))
+        for seed in ((-1,) if arm in numbers.REFERENCES else (0, 1))
+        for photo in range(6)
+        for metric in ("psnr", "psnr_best_of")
+        for part in ("all", "expert_a")
+        for value in [level + photo + rng.normal()]
+    ]
+    values = pd.DataFrame(rows)
+    groups = pd.DataFrame({"photo_id": [f"p{i}" for i in range(6)], "group": [f"g{i // 2}" for i in range(6)]})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(numbers, "read_table", lambda *_: groups)
+        table = numbers.summarise(values, params, "fivek", "simulated")
+    found = numbers.Numbers(table)
+    assert numbers.best_peer(table, params) == "lut3d"
+    mean = values.groupby(["arm", "metric", "slice"])["value"].mean()
+    for metric, minus in (("psnr", "psnr_minus_best_peer"), ("psnr_best_of", "psnr_best_of_minus_best_peer")):
+        own = found.get("full", minus, "expert_a")
+        wanted = mean["full", metric, "expert_a"] - mean["lut3d", metric, "expert_a"]
+        assert own.mean == pytest.approx(wanted, abs=1e-4) and own.n == 6 and own.groups == 3
+        # paired: what photos have in common is gone
+        assert own.high - own.low < 2.5
+    over_mean = found.get("full", "psnr_minus_mean_expert")
+    assert over_mean.mean == pytest.approx(mean["full", "psnr", "all"] - mean["mean_expert", "psnr", "all"], abs=1e-4)
+    assert found.get("lut3d", "psnr_minus_best_peer") is None
+    by_seed = values[(values["arm"] == "full") & (values["metric"] == "psnr") & (values["slice"] == "all")]
+    assert found.seeds("full", "psnr") == pytest.approx(by_seed.groupby("seed")["value"].mean().tolist(), abs=1e-4)
+    small = numbers.small(table)
+    assert len(small) < len(table) or not table["slice"].str.contains("->").any()
+    assert (table["mean"] == table["mean"].round(4)).all() and "provenance" in small
+
+
+def test_excess_cross_talk_is_that_of_a_naive_loop(here: Path) -> None:
+    truths = pd.read_parquet("work/attributes/fivek/attributes.parquet")
+    settings = fake_chain.params().attributes
+    ranges = control.half_ranges(truths, settings)
+    correlation = control.experts_correlation(truths, ranges)
+    rng = np.random.default_rng(0)
+    points = np.linspace(-1, 1, 5)
+    gains = {photo: rng.normal(0, 0.6, (4, 4)) for photo in truths["photo_id"].unique()}
+    rows, wanted = [], {}
+    for photo, gain in gains.items():
+        own = truths[truths["photo_id"] == photo]
+        mid, half = photo_range(torch.tensor(own[[f"score_{a}" for a in ATTRIBUTES]].to_numpy()))
+        for i, moved in enumerate(ATTRIBUTES):
+            for c in points:
+                line = {f"score_{a}": float(mid[j] + half[j] * gain[i, j] * c) for j, a in enumerate(ATTRIBUTES)}
+                rows.append({"photo_id": photo, "sweep": f"axis_{moved}", f"c_{moved}": c, **line})
+        usable = ranges.set_index("photo_id").loc[photo]
+        known = [a for a in ATTRIBUTES if not np.isnan(usable[f"half_{a}"])]
+        excess = [
+            max(0.0, abs(gain[ATTRIBUTES.index(a), ATTRIBUTES.index(b)]) - abs(correlation.loc[a, b]))
+            for a in known
+            for b in known
+            if a != b
+        ]
+        wanted[photo] = float(np.mean(excess))
+    table = pd.DataFrame(rows).reindex(
+        columns=["photo_id", "sweep", *(f"{k}_{a}" for k in ("c", "score") for a in ATTRIBUTES)]
+    )
+    found = numbers._moved(table, ranges, correlation)
+    every = found[(found["metric"] == "excess_cross_talk") & (found["slice"] == "all")].set_index("photo_id")["value"]
+    assert every.to_dict() == pytest.approx(wanted)
+    slopes = found[(found["metric"] == "slope") & (found["slice"] == ATTRIBUTES[1])].set_index("photo_id")["value"]
+    assert slopes.to_dict() == pytest.approx({p: gains[p][1, 1] for p in slopes.index})
+
+
+def lines_of(settings: Compare, **means: float) -> dict[str, bool]:
+    """The verdict on numbers given as arm__metric__slice=mean."""
+    rows = []
+    for key, mean in means.items():
+        arm, metric, part = key.split("__")
+        rows.append({"arm": arm, "seed": "all", "metric": metric, "slice": part.replace("_TO_", "->"), "mean": mean})
+    table = pd.DataFrame(rows).assign(low=0.0, high=1.0, n=3, groups=2)
+    return {
+        line.target.split(" ")[0] + str(i): line.met for i, line in enumerate(verdict(numbers.Numbers(table), settings))
+    }
+
+
+def test_the_verdict_holds_the_targets() -> None:
+    settings = load(ROOT / "params.yaml").compare
+    good = {
+        **{f"full__slope__{a}": 0.7 for a in ATTRIBUTES},
+        "full__slope__all": 0.7,
+        "published__slope__all": 0.5,
+        "full__excess_cross_talk__all": 0.1,
+        "full__excess_cross_talk__colorfulness_TO_contrast": 0.1,
+        "full__texture__all": 0.99,
+        "no_grid__texture__all": 0.6,
+        "full__psnr_minus_best_peer__all": 1.2,
+        "full__psnr_minus_mean_expert__all": 0.1,
+        "full__psnr_best_of_minus_best_peer__expert_a": 0.2,
+        "full__psnr_best_of_minus_best_peer__expert_b": 0.1,
+    }
+    assert list(lines_of(settings, **good).values()) == [True] * 7
+    for key, value in {
+        "full__slope__contrast": 0.29,
+        "published__slope__all": 0.75,
+        "full__excess_cross_talk__all": 0.16,
+        "no_grid__texture__all": 0.995,
+        "full__psnr_minus_best_peer__all": 0.99,
+        "full__psnr_minus_mean_expert__all": -0.01,
+        "full__psnr_best_of_minus_best_peer__expert_b": -0.1,
+    }.items():
+        assert sum(not met for met in lines_of(settings, **good | {key: value}).values()) == 1, key
+
+
+# processes
+
+
+def job(folder: Path, *steps: tuple[str, ...], **hooks) -> schedule.Job:
+    return schedule.Job(folder.name, folder, deque(steps), **hooks)
+
+
+def test_processes_run_in_order_and_their_cost_is_noted(tmp_path: Path) -> None:
+    ended: list[str] = []
+    jobs = [job(tmp_path / name, ("profile", "--help"), ("study", "--help"), end=ended.append) for name in ("a", "b")]
+    schedule.run_all(jobs, 2, 1, "test")
+    assert sorted(ended) == ["profile", "profile", "study", "study"]
+    for name in ("a", "b"):
+        lines = [json.loads(line) for line in (tmp_path / name / SPENT).read_text().splitlines()]
+        assert [(line["step"], line["exit"]) for line in lines] == [("profile", 0), ("study", 0)]
+        assert all(0 < line["cpu_s"] < 30 for line in lines)
+
+
+def test_a_failure_says_what_the_process_said_and_stops_the_others(tmp_path: Path) -> None:
+    other = job(tmp_path / "waiting", ("profile", "--help"))
+    with pytest.raises(
+        UserError, match=r"failing, train ended with exit code 2(?s:.*)log.txt(?s:.*)params.yaml not found"
+    ):
+        schedule.run_all([job(tmp_path / "failing", ("train", "fivek")), other], 1, 1, "test")
+    assert other.process is None
+
+
+def test_asked_to_stop_it_stops_its_processes_and_leaves_with_143(tmp_path: Path) -> None:
+    begun: list[str] = []
+
+    def begin(step: str) -> None:
+        begun.append(step)
+        signal.raise_signal(signal.SIGTERM)
+
+    sleeping = job(tmp_path / "one", ("profile", "--help"), begin=begin)
+    with pytest.raises(Stopped) as caught:
+        schedule.run_all([sleeping, job(tmp_path / "two", ("profile", "--help"))], 1, 1, "test")
+    assert caught.value.code == 128 + signal.SIGTERM
+    assert sleeping.process is not None and sleeping.process.returncode is not None
+    assert not (tmp_path / "two").exists() and begun == ["profile"]
