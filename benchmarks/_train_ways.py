@@ -55,7 +55,8 @@ class EncodedInStep(DiffRetouchObjective):
             seen = unit(self.pictures[drawn.view, drawn.expert].to(device)) * 2 - 1
             posterior = vae.encode(seen).latent_dist
         z0 = (posterior.mean + posterior.std * drawn.posterior.to(device)).float() * vae.config.scaling_factor
-        return photo, result, *mirror(drawn.mirrored.to(device), z0), c
+        (z0,) = mirror(drawn.mirrored.to(device), z0)
+        return photo, result, z0, c
 
 
 def ground_truths(vae: AutoencoderKL, settings: Train, size: int) -> tuple[GroundTruths, Tensor]:

@@ -95,7 +95,11 @@ def markdown(params: Params, dataset: str, table: pd.DataFrame, spent: dict[str,
     told = [("reached" if line.met else "NOT reached", line) for line in verdict(numbers, settings)]
     lines += [f"- {word}: {line.target}: {line.found}" for word, line in told]
     heads = ["arm", "steps", "training, CPU s", *COLUMNS.values()]
-    lines += ["", "Means over seeds; in brackets 95 % intervals over scenes, then the seeds.", ""]
+    lines += [
+        "",
+        f"Means over seeds; in brackets {params.evaluate.confidence:.0%} intervals over scenes, then the seeds.",
+        "",
+    ]
     lines += ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for arm in ("input", "mean_expert", *settings.arms):
         known = settings.arms.get(arm)

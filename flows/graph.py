@@ -36,16 +36,19 @@ class Stage:
 
 
 def read(root: Path) -> list[Stage]:
-    """All stages, each after those it needs, otherwise in the order of dvc.yaml.
+    """All stages of dvc.yaml and what they need, each after those it needs, otherwise in the order of dvc.yaml.
 
-    A corpus (`data.dvc`) is a node of DVC's graph too, but nothing can be run for it: it is left out.
+    As for `dvc repro`, a stage of another file that none of these needs (compare/dvc.yaml) is left out, and so is a
+    corpus (`data.dvc`): a node of DVC's graph too, but nothing can be run for it.
     """
     try:
         with Repo(str(root)) as repo:
             graph = repo.index.graph
             order = {stage: i for i, stage in enumerate(repo.index.stages)}
+            own = [stage for stage in graph if Path(stage.path) == Path(repo.root_dir) / "dvc.yaml"]
     except DvcException as error:
         raise BrokenGraph(f"DVC cannot read the project in {root}: {error}") from error
+    graph = graph.subgraph({*own, *(need for stage in own for need in nx.descendants(graph, stage))})
     names = {stage: _address(stage, root) for stage in graph if not stage.is_data_source}
     # DVC's edges point from a stage to what it needs
     sequence = nx.lexicographical_topological_sort(graph.reverse(), key=order.__getitem__)

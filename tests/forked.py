@@ -79,7 +79,8 @@ def serve() -> None:
             os.dup2(said, 1)
             os.dup2(said, 2)
             signal.alarm(LONGEST_S)
-            sys.exit(main())
+            main()
+            sys.exit()
         if after is not None:
             time.sleep(after)
             start = time.monotonic()

@@ -25,7 +25,8 @@ RUN_BY = {
         "stages.sample",
         "stages.evaluate",
         "comparing.child",
-        "comparing.peer_arm",
+        "comparing.peer_sample",
+        "comparing.peer_train",
         "comparing.probe",
     )
 }

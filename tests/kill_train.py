@@ -42,7 +42,7 @@ TINY = {
 AUTOENCODER = {"source": None, "steps": 2, "channels": [8, 8, 8, 8], "crop": 32, "batch_size": 2}
 STATES = training_dir("fivek")
 LEAVES_WITHIN_S = 30.0
-NOTICES_WITHIN_S = 20.0
+NOTICES_WITHIN_S = 60.0
 """A process whose parent was killed may see it no sooner than its imports are done."""
 Start = Callable[..., Run]
 """(root, seconds until the signal, the signal) to how the run ended; no signal where none is named."""
@@ -91,15 +91,17 @@ def stop_while_training(root: Path, stops: int, seed: int) -> float:
 
 
 def disturb_two(root: Path, turns: int, seed: int) -> float:
-    """As both of these, with two processes that train together: each turn kills their parent alone, kills each of them
-    alone, and asks the parent to stop."""
+    """As both of these, with two processes that train together: their parent is killed while they are still starting;
+    then each turn kills the parent alone, kills each of the two alone, and asks the parent to stop.
+    """
     draw = random.Random(seed)
     _use_two_processes(root)
     trial, longest = Trial(root, _two), 0.0
+    trial.stand(_two, [0], signal.SIGKILL)
     for _ in range(turns):
-        for victim in (0, 1, None):
-            trial.stand(partial(_two, victim=victim), [draw.uniform(0.3, 1)], signal.SIGKILL)
-        longest = max(longest, trial.stand(_two, [draw.uniform(0.3, 1)], signal.SIGTERM))
+        for victim in (None, 0, 1):
+            trial.stand(partial(_two, victim=victim), [draw.uniform(0, 0.8)], signal.SIGKILL)
+        longest = max(longest, trial.stand(_two, [draw.uniform(0, 0.8)], signal.SIGTERM))
     return longest
 
 
@@ -139,12 +141,17 @@ class Trial:
 
 
 def _two(root: Path, after: float | None = None, number: int = signal.SIGKILL, victim: int | None = None) -> Run:
-    """The stage with two processes, whose parent gets the signal, or the one of them that `victim` names."""
+    """The stage with two processes, whose parent gets the signal, or the one of them that `victim` names.
+
+    Seconds count from when they begin to prepare, and 0 is as soon as they are there.
+    """
     log = root / "said.txt"
     with log.open("w") as said:
         run = subprocess.Popen([*STAGE, *WORDS], cwd=root, env=environment(), stdout=said, stderr=said)
     try:
-        _wait(lambda: len(psutil.Process(run.pid).children()) == 2 or run.poll() is not None)
+        _wait(lambda: run.poll() is not None or len(psutil.Process(run.pid).children()) == 2)
+        if after != 0:
+            _wait(lambda: run.poll() is not None or (root / STATES).exists())
         start = time.monotonic()
         if after is not None:
             time.sleep(after)

@@ -26,8 +26,8 @@ def settings(**changes: Any) -> Train:
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_the_plain_way_has_the_same_losses_and_gradients(precision: str) -> None:
     found = []
-    for plain in (False, True):
-        objective = new_objective(settings(precision=precision), SIZE, CPU, plain=plain)
+    for with_stock_attention in (False, True):
+        objective = new_objective(settings(precision=precision), SIZE, CPU, plain=with_stock_attention)
         torch.nn.init.constant_(objective.pipe.grid_head.layers[-1].weight, 0.01)  # else c has no say
         losses = objective.losses(Networks(objective.pipe), Part(0, 0, 2, 2))
         losses["loss"].backward()

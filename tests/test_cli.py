@@ -239,7 +239,9 @@ def test_a_profile_takes_the_place_of_params(here: Path, capsys: pytest.CaptureF
     assert "cpu, fivek, ppr10k" in said(capsys)
 
 
-@pytest.mark.parametrize("command", [*STAGES, "report", "summary", "demo-data", "ingest", "profile", "convert"])
+@pytest.mark.parametrize(
+    "command", [*STAGES, "report", "summary", "demo-data", "ingest", "profile", "convert", "compare"]
+)
 def test_help_teaches_what_is_read_what_is_written_and_what_comes_next(
     command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -74,6 +74,18 @@ def test_inputs_are_the_folders_its_code_opens(stage: str) -> None:
     assert named == declared
 
 
+def test_the_comparison_reads_what_it_tracks_and_runs_from_the_root() -> None:
+    body = COMPARE["compare"]
+    assert body["wdir"] == ".." and body["cmd"] == "diffretouch compare ${item.dataset}"
+    assert {dep for dep in body["deps"] if not is_code(dep)} == {
+        f"work/{stage}/${{item.dataset}}" for stage in ("decode", "attributes")
+    }
+    sections = {entry.split(".")[0] for entry in body["params"]}
+    assert sections == {"compare", "train", "sample", "evaluate", "corpora"}
+    for stage in ("train", "sample", "evaluate"):
+        assert set(code_of(stage)) < set(code_of("compare"))
+
+
 def test_the_report_opens_nothing_it_cannot_depend_on() -> None:
     """It writes into reports/, so it cannot depend on that folder: what it shows must come from work/."""
     opened = {
@@ -121,6 +133,7 @@ def test_one_datasets_chain_never_waits_for_the_other() -> None:
         graph = nx.relabel_nodes(repo.index.graph, {stage: stage.addressing for stage in repo.index.graph})
     for stage in STAGES:
         if stage != "report":
+            assert not [name for name in nx.descendants(graph, f"{stage}@fivek") if name.startswith("compare/")]
             needed = nx.descendants(graph, f"{stage}@fivek")
             assert not [name for name in needed if name.endswith("@ppr10k")]
 
@@ -221,6 +234,21 @@ def test_what_python_leaves_behind_changes_nothing(copy: Path) -> None:
     cache.mkdir()
     (cache / "decode.cpython-311.pyc").write_bytes(b"0")
     assert stale(copy) == set()
+
+
+def test_reproducing_all_leaves_the_comparison_out(copy: Path) -> None:
+    (copy / "compare").mkdir()
+    shutil.copy(COMPARE_YAML, copy / "compare")
+    try:
+        dvc = [sys.executable, "-m", "dvc", "repro", "--dry"]
+        plain, named = (
+            subprocess.run([*dvc, *words], cwd=copy, capture_output=True, text=True, check=True).stdout
+            for words in ((), ("compare/dvc.yaml:compare@fivek",))
+        )
+        assert "compare" not in plain and "up to date" in plain
+        assert "> diffretouch compare fivek" in named and "ppr10k" not in named.partition("compare/dvc.yaml")[2]
+    finally:
+        shutil.rmtree(copy / "compare")
 
 
 def test_stages_run_what_the_command_line_offers() -> None:

@@ -29,9 +29,9 @@ BELOW = ("attributes.py", "bilateral_grid.py", "color.py", "condition.py", "devi
 MEASURES = ("evaluation", "metrics.py", "stages/evaluate.py")
 CODE = {
     "train": (*BELOW, "training", "stages/train.py"),
-    "peer-train": (*BELOW, "training", "peers", "comparing/peer_arm.py"),
+    "peer-train": (*BELOW, "training", "peers", "comparing/peer_train.py"),
     "sample": (*BELOW, "sampling", "stages/sample.py"),
-    "peer-sample": (*BELOW, "peers", "comparing/peer_arm.py"),
+    "peer-sample": (*BELOW, "peers", "comparing/peer_sample.py"),
     "evaluate": (*BELOW, *MEASURES),
     "probe": (*BELOW, *MEASURES, "sampling", "comparing/probe.py", "comparing/adjust.py", "comparing/texture.py"),
 }

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from diffretouch.config import Params
 
 OWN = {
-    "peer-train": "diffretouch.comparing.peer_arm:train",
-    "peer-sample": "diffretouch.comparing.peer_arm:sample",
+    "peer-train": "diffretouch.comparing.peer_train:run",
+    "peer-sample": "diffretouch.comparing.peer_sample:run",
     "probe": "diffretouch.comparing.probe:run",
 }
 """Word -> module:function(params, dataset, more words...) of steps that the command line does not offer."""

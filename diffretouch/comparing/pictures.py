@@ -24,7 +24,7 @@ from diffretouch.files.tables import read_table
 from diffretouch.files.workspace import stage_dir
 from diffretouch.report.photos import choose
 
-CROP = 96
+CROP = 90
 """Side in pixels of the cut-out that shows texture."""
 HEIGHT, WIDTH, GAP = 180, 270, 6
 """Of a picture on the sheet, and between pictures, in pixels."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -23,10 +24,12 @@ from diffretouch.files.pictures import Picture, read_srgb
 from diffretouch.files.tables import read_table, write_table
 from diffretouch.files.workspace import new_dir, stage_dir
 from diffretouch.metrics import psnr
-from diffretouch.model import RetouchPipeline
 from diffretouch.progress import track
 from diffretouch.sampling.sweeps import Request, requests
 from diffretouch.seeds import generator
+
+if TYPE_CHECKING:
+    from diffretouch.model import RetouchPipeline
 
 DRAWN = "random_0_1"
 """The sweep whose c are the draws: anywhere in [-1,1]^4."""
@@ -53,6 +56,8 @@ def run(params: Params, dataset: str) -> None:
     model = stage_dir("train", dataset) / MODEL
     pipe = None
     if model.exists():
+        from diffretouch.model import RetouchPipeline  # heavy, and of no use to a peer
+
         pipe = RetouchPipeline.from_pretrained(model, local_files_only=True).to(pick_device(params.runtime.device))
     size = _score_size(dataset)
     rows = []

@@ -59,6 +59,7 @@ def _control(numbers: Numbers, settings: Compare) -> list[Line]:
             lines.append(Line("sliders: steeper than with other control losses", found, mean.mean > best))
     talk = numbers.get(arm, "excess_cross_talk")
     if talk is not None:
+        # sliders that do nothing have none: read it beside the slopes
         pairs = numbers.parts(arm, "excess_cross_talk", lambda part: "->" in part)
         worst = max(pairs, key=lambda part: pairs[part].mean)
         found = f"{talk.mean:.3f} [{talk.low:.3f}, {talk.high:.3f}] over pairs; most {worst} {pairs[worst].mean:.2f}"

@@ -1,0 +1,177 @@
+"""The compare stage as people run it: real processes, stopped and going on, and a page that stands by itself."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+from diffretouch.comparing.arms import SPENT
+from diffretouch.config import Params, load
+from diffretouch.errors import ConfigError
+from diffretouch.files.pictures import read_srgb
+from diffretouch.files.tables import write_table
+from diffretouch.metrics import psnr
+from diffretouch.stages import attributes, compare
+from tests import browser, fake_chain
+from tests.test_train_stage import TINY
+
+COMMAND = [sys.executable, "-m", "diffretouch", "compare", "fivek"]
+ARMS = Path("work/.resume/compare-fivek")
+HOSTILE = fake_chain.HOSTILE
+SHORT = {"steps": 4, "log_every": 2, "checkpoint_every": 1}
+
+pytestmark = pytest.mark.slow
+
+
+def arm(network: str, words: str, **train: object) -> dict:
+    return {"words": words, "network": network, "experts": "all", "train": SHORT | train, "sample": {}}
+
+
+def tiny() -> Params:
+    """Two arms of ours without and with a grid, a peer; one seed."""
+    tree = fake_chain.params().model_dump(mode="json")
+    tree["datasets"] = ["fivek"]
+    tree["train"] |= TINY
+    tree["train"]["autoencoder"] |= {"source": None, "steps": 2, "channels": [8, 8, 8, 8], "crop": 32, "batch_size": 2}
+    tree["sample"]["axis_points"] = 3
+    arms = {"full": arm("diffretouch", HOSTILE), "csrnet": arm("csrnet", "a peer")}
+    tree["compare"] |= {"seeds": [0], "draws": 2, "photos": 1, "arms": arms}
+    tree["runtime"] |= {"device": "cpu", "threads": 1, "workers": 1}
+    return Params.model_validate(tree)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _threads() -> Iterator[None]:
+    """Stages set their own number of threads."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the stage was stopped in its first training, then went on to its end.
+
+    Of the fixture's four photos the first trains, the second validates, the others test.
+    """
+    root = tmp_path_factory.mktemp("compare")
+    fake_chain.build(root, "fivek")
+    manifest = pd.read_parquet(root / "work/decode/fivek/manifest.parquet")
+    usable = manifest["status"] == "ok"
+    manifest.loc[usable, "split"] = ["train", "val", "test", "test"]
+    manifest.loc[usable, "group"] = [f"group{i}" for i in range(4)]
+    write_table(root / "work/decode/fivek/manifest.parquet", manifest)
+    (root / "params.yaml").write_text(yaml.safe_dump(tiny().model_dump(mode="json"), sort_keys=False))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        attributes.run(tiny(), "fivek")
+    with subprocess.Popen(COMMAND, cwd=root, stderr=subprocess.PIPE, text=True) as first:
+        states, end = root / ARMS / "full-0/work/.resume/train-fivek", time.monotonic() + 200
+        while not list(states.glob("step-*.pt")):
+            assert time.monotonic() < end and first.poll() is None
+            time.sleep(0.01)
+        first.send_signal(signal.SIGTERM)
+        said = first.communicate(timeout=60)[1]
+    assert first.returncode == 143, said
+    assert "run the same command to go on" in said and "Traceback" not in said
+    assert not (root / "work/compare").exists()
+    subprocess.run(COMMAND, cwd=root, check=True, capture_output=True, timeout=400)
+    return root
+
+
+def table(root: Path) -> pd.DataFrame:
+    return pd.read_csv(root / "reports/fivek/compare.csv").set_index(["arm", "seed", "metric", "slice"])["mean"]
+
+
+def test_it_went_on_and_its_arms_share_what_is_prepared(compared: Path) -> None:
+    log = (compared / ARMS / "full-0/log.txt").read_text()
+    assert re.search(r"stopped at step \d", log) and re.search(r"going on from step \d", log)
+    # another inode would mean that training did not take the prepared views as its own
+    places = list((compared / ARMS).rglob("views/marks.json"))
+    assert len(places) == 3 and len({path.stat().st_ino for path in places}) == 1
+    spent = [json.loads(line) for line in (compared / ARMS / "full-0" / SPENT).read_text().splitlines()]
+    assert [(line["step"], line["exit"]) for line in spent] == [
+        ("train", 143),
+        ("train", 0),
+        *((step, 0) for step in ("sample", "evaluate", "probe")),
+    ]
+
+
+def test_numbers_are_those_of_the_pictures(compared: Path) -> None:
+    found, decoded = table(compared), compared / "work/decode/fivek"
+    manifest = pd.read_parquet(decoded / "manifest.parquet").query("split == 'test' and status == 'ok'")
+    for name, sweep in (("full", "expert"), ("csrnet", "neutral")):
+        folder = compared / ARMS / f"{name}-0/work/sample/fivek"
+        samples = pd.read_parquet(folder / "samples.parquet").query("sweep == @sweep")
+        values = []
+        for _, photo in manifest.iterrows():
+            own = samples[samples["photo_id"] == photo["photo_id"]]
+            for x in "abc":
+                line = (own[own["expert"] == x] if sweep == "expert" else own).iloc[0]
+                values.append(psnr(read_srgb(folder / line["path"]), read_srgb(decoded / photo[f"expert_{x}"])))
+        assert found[name, "all", "psnr", "all"] == pytest.approx(sum(values) / len(values), abs=1e-3)
+        assert found[name, "0", "psnr", "all"] == found[name, "all", "psnr", "all"]
+    over = found["full", "all", "psnr", "all"] - found["csrnet", "all", "psnr", "all"]
+    assert found["full", "all", "psnr_minus_best_peer", "all"] == pytest.approx(over, abs=2e-4)
+    # four steps hardly move a grid or a peer away from the photo; the tiny autoencoder knows nothing yet
+    assert found["full", "all", "texture", "all"] > 0.9 > found["full", "all", "texture_autoencoder", "all"]
+    assert {"slope", "excess_cross_talk"} <= set(found["full"].index.get_level_values("metric"))
+    assert "slope" not in found["csrnet"].index.get_level_values("metric")
+    assert found["csrnet", "all", "psnr_best_of", "expert_a"] > 0
+
+
+def test_what_people_get_holds_no_time_and_stands_by_itself(compared: Path) -> None:
+    html = (compared / "reports/fivek/compare.html").read_text(encoding="utf-8")
+    for source in re.findall(r'(?:src|href|action)="([^"]*)"', html):
+        assert source.startswith(("data:", "#")), source
+    assert HOSTILE not in html and "&lt;script&gt;" in html and "Simulated corpus" in html
+    assert html.count('<li class="met"') + html.count('<li class="missed"') >= 5
+    assert read_srgb(compared / "reports/fivek/compare.png").shape[1] > 600
+    names = {path.name for path in (compared / "work/compare/fivek").iterdir()}
+    assert names == {"per_photo.parquet", "compare.parquet", "compare.csv", "compare.png"}
+    assert "cpu" not in (compared / "reports/fivek/compare.csv").read_text()
+
+
+@browser.needs_browser
+def test_the_page_lives_in_a_browser(compared: Path, tmp_path: Path) -> None:
+    shown = browser.dom(
+        compared / "reports/fivek/compare.html",
+        tmp_path,
+        "document.body.dataset.wide = document.documentElement.scrollWidth > innerWidth + 1;"
+        "document.body.dataset.broken = [...document.images].filter(i => i.complete && !i.naturalWidth).length",
+    )
+    assert 'data-wide="false"' in shown and 'data-broken="0"' in shown
+
+
+def test_nothing_is_run_again_and_the_outputs_are_the_same(
+    compared: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(compared)
+    outs = [p for name in ("reports", "work/compare") for p in sorted(Path(name).rglob("*")) if p.is_file()]
+    before = {path: path.read_bytes() for path in outs}
+    # another page, another order of work: no arm depends on these
+    tree = tiny().model_dump(mode="json")
+    tree["runtime"] |= {"workers": 2}
+    compare.run(Params.model_validate(tree), "fivek")
+    said = capfd.readouterr().err
+    assert "train" not in said and "done" not in said
+    assert [str(path) for path in outs if path.read_bytes() != before[path]] == []
+
+
+def test_an_expert_that_the_dataset_lacks_is_named(compared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(compared)
+    tree = load().model_dump(mode="json")
+    tree["compare"]["expert"] = "z"
+    with pytest.raises(ConfigError, match=r"compare.expert is 'z', but fivek has the experts a, b, c"):
+        compare.run(Params.model_validate(tree), "fivek")
