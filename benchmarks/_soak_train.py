@@ -36,6 +36,7 @@ def soak(count: int) -> dict[str, Any]:
         print(f"== train: two processes, {TURNS} turns", flush=True)
         longest = disturb_two(root, TURNS, SEED)
         results["two processes"] = {
+            "survived, parent killed while they start": 1,
             "survived, parent killed": TURNS,
             "survived, one of the two killed": 2 * TURNS,
             "left after SIGTERM and went on": TURNS,

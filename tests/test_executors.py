@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from diffretouch import dask_client
-from diffretouch.config import Runtime
+from diffretouch.config import Runtime, load
 from diffretouch.errors import PhotoError, UserError
 from diffretouch.executors import run_everywhere
 from diffretouch.worker import Reserve
@@ -91,7 +91,8 @@ def address(cluster, tmp_path: Path, monkeypatch) -> str:
 
 def runtime(address: str | None) -> Runtime:
     executor = "process" if address is None else "dask"
-    return Runtime(device="cpu", threads=1, workers=2, memory_gib=1.0, executor=executor, scheduler=address)
+    own = {"device": "cpu", "threads": 1, "workers": 2, "memory_gib": 1.0, "executor": executor, "scheduler": address}
+    return Runtime.model_validate({**load().runtime.model_dump(), **own})
 
 
 def lost(item: str, reason: str) -> dict[str, str]:

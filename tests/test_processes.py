@@ -338,6 +338,7 @@ PARENT = """
 import signal, sys
 from tests.test_processes import ROOT, lost, slow
 from diffretouch.processes import supervised
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores Ctrl-C
 if sys.argv[1] == "handles":
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))
 for result in supervised(slow, [0, 1, 2], workers=2, lost=lost):
@@ -364,7 +365,10 @@ def test_children_end_with_their_parent(how: str, number: signal.Signals, code: 
         its = psutil.Process(parent.pid).children()
         assert len(its) == 2
         parent.send_signal(number)
-        assert parent.wait(60) == code
+        try:
+            assert parent.wait(60) == code
+        finally:
+            parent.kill()
         if number == signal.SIGINT:
             told = parent.stderr.read()
             assert told.count("KeyboardInterrupt") == told.count("Traceback") == 1

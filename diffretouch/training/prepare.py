@@ -23,7 +23,7 @@ from diffretouch.config import Attributes, Params, Train
 from diffretouch.errors import UserError
 from diffretouch.files.atomic import write_json
 from diffretouch.files.tables import read_table
-from diffretouch.files.workspace import new_dir, stage_dir
+from diffretouch.files.workspace import new_dir, require, stage_dir
 from diffretouch.model.build import AutoencoderKL, trained_autoencoder
 from diffretouch.training import autoencoder
 from diffretouch.training.data import GroundTruths, Source, digest_of, open_views, some_results, write_views
@@ -75,7 +75,8 @@ def prepare(
     """
     settings, experts = params.train, params.corpus(dataset).experts
     decoded, attributes = stage_dir("decode", dataset), stage_dir("attributes", dataset)
-    scales, scheme, rows = _scales(dataset), _scheme(dataset), photos or usable_photos(dataset, experts)
+    rows = photos or usable_photos(dataset, experts)
+    scales, scheme = _scales(dataset), _scheme(dataset)
     rows = {"train": rows["train"], "val": _spread(rows["val"], settings.validation_photos)}
     marks = {
         **flat([settings.views, settings.seed, settings.network_size, settings.norm_groups], "settings"),
@@ -173,7 +174,8 @@ def _stamp(path: Path) -> str:
 
 
 def _scales(dataset: str) -> dict[str, Any]:
-    return json.loads((stage_dir("attributes", dataset) / "scales.json").read_text())
+    file = require(stage_dir("attributes", dataset) / "scales.json", f"dvc repro attributes@{dataset}")
+    return json.loads(file.read_text())
 
 
 def _scheme(dataset: str) -> Attributes:
