@@ -8,7 +8,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from tests.kill_train import TINY, disturb_two, kill_while_training, stop_while_training, write_start
+from tests.kill_train import disturb_two, kill_while_training, stop_while_training
+from tests.train_start import TINY, write_start
 
 TITLES = {
     "kills": "kill -9 at random moments, then run again",

@@ -9,37 +9,17 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
-from contextlib import chdir
 from functools import partial
 from pathlib import Path
 
 import psutil
 import yaml
 
-from diffretouch.config import Params
-from diffretouch.corpus.demo import write_demo
-from diffretouch.corpus.split import hash_share
 from diffretouch.files.workspace import training_dir
-from diffretouch.stages import attributes, decode
-from tests.fake_chain import ROOT
 from tests.forked import LONGEST_S, Forked, Run
 from tests.kill import STAGE, digests, environment, require_same
 
 WORDS = ("train", "fivek")
-TINY = {
-    "steps": 16,
-    "batch_size": 2,
-    "network_size": 64,
-    "channels": [8, 8],
-    "attention": [False, True],
-    "head_channels": 8,
-    "norm_groups": 8,
-    "views": 1,
-    "log_every": 2,
-    "validate_every": 8,
-    "checkpoint_every": 3,
-}
-AUTOENCODER = {"source": None, "steps": 2, "channels": [8, 8, 8, 8], "crop": 32, "batch_size": 2}
 STATES = training_dir("fivek")
 LEAVES_WITHIN_S = 30.0
 NOTICES_WITHIN_S = 60.0
@@ -48,27 +28,8 @@ Start = Callable[..., Run]
 """(root, seconds until the signal, the signal) to how the run ended; no signal where none is named."""
 
 
-def write_start(root: Path) -> None:
-    """A folder before training: one train and one val photo of the demo, with their attributes."""
-    write_demo(root / "data", limit=2)
-    (root / "data/fivek/photos.csv").unlink()  # without it every photo is a group of its own
-    shares = [hash_share(path.stem) for path in sorted((root / "data/fivek/dng").iterdir())]
-    tree = yaml.safe_load((ROOT / "params.yaml").read_text())
-    tree["datasets"] = ["fivek"]
-    tree["corpora"]["fivek"]["split"]["val_share"] = sum(shares) / 2
-    tree["train"] |= TINY
-    tree["train"]["autoencoder"] |= AUTOENCODER
-    tree["runtime"] |= {"device": "cpu", "threads": 1, "workers": 1}
-    (root / "params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
-    params = Params.model_validate(tree)
-    with chdir(root):
-        decode.run(params, "fivek")
-        attributes.run(params, "fivek")
-    shutil.rmtree(root / "data")
-
-
 def kill_while_training(root: Path, kills: int, seed: int) -> None:
-    """In `root`, as `write_start` leaves it: `kills` runs killed at moments spread over a whole one, then run again.
+    """In `root`, as `train_start.write_start` leaves it: `kills` runs killed at moments spread over a whole one, then run again.
 
     The moments count from the end of imports; every other run is killed twice. AssertionError where one does not take
     up the newest state, or ends with other files than an undisturbed one, those of work/.resume included.

@@ -92,7 +92,7 @@ def address(cluster, tmp_path: Path, monkeypatch) -> str:
 def runtime(address: str | None) -> Runtime:
     executor = "process" if address is None else "dask"
     own = {"device": "cpu", "threads": 1, "workers": 2, "memory_gib": 1.0, "executor": executor, "scheduler": address}
-    return Runtime.model_validate({**load().runtime.model_dump(), **own})
+    return Runtime.model_validate({**load(ROOT / "params.yaml").runtime.model_dump(), **own})
 
 
 def lost(item: str, reason: str) -> dict[str, str]:

@@ -13,7 +13,8 @@ import pytest
 from diffretouch.corpus.demo import write_demo
 from tests import fake_chain
 from tests.kill import COMMAND, digests, environment
-from tests.kill_train import kill_while_training, write_start
+from tests.kill_train import kill_while_training
+from tests.train_start import write_start
 
 PHOTOS = 2
 MOUNT = ["unshare", "--mount", "sh", "-c"]
