@@ -29,7 +29,7 @@ Start = Callable[..., Run]
 
 
 def kill_while_training(root: Path, kills: int, seed: int) -> None:
-    """In `root`, as `train_start.write_start` leaves it: `kills` runs killed at moments spread over a whole one, then run again.
+    """In `root`, as `write_start` leaves it: `kills` runs killed at moments spread over a whole one, then run again.
 
     The moments count from the end of imports; every other run is killed twice. AssertionError where one does not take
     up the newest state, or ends with other files than an undisturbed one, those of work/.resume included.

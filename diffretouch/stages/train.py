@@ -83,6 +83,7 @@ def run(params: Params, dataset: str) -> None:
     if accelerator.is_main_process:
         _write(new_dir(stage_dir("train", dataset)), pipe, history, folder)
         states.clear()
+        shutil.rmtree(folder / "validation")  # copied; and what a killed run was still writing there
     accelerator.end_training()
 
 

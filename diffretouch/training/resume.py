@@ -52,7 +52,6 @@ class States:
                 self._own = self._files()
                 return state
             print(f"{path} is of another run: {differing}; it is not taken up", file=sys.stderr)
-            return None
         return None
 
     def save(self, step: int, state: Mapping[str, Any]) -> None:
