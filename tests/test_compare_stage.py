@@ -77,7 +77,7 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.chdir(root)
         attributes.run(tiny(), "fivek")
     with subprocess.Popen(COMMAND, cwd=root, stderr=subprocess.PIPE, text=True) as first:
-        states, end = root / ARMS / "full-0/work/.resume/train-fivek", time.monotonic() + 200
+        states, end = root / ARMS / "full-0" / "work/.resume/train-fivek", time.monotonic() + 200
         while not list(states.glob("step-*.pt")):
             assert time.monotonic() < end and first.poll() is None
             time.sleep(0.01)
@@ -112,7 +112,7 @@ def test_numbers_are_those_of_the_pictures(compared: Path) -> None:
     found, decoded = table(compared), compared / "work/decode/fivek"
     manifest = pd.read_parquet(decoded / "manifest.parquet").query("split == 'test' and status == 'ok'")
     for name, sweep in (("full", "expert"), ("csrnet", "neutral")):
-        folder = compared / ARMS / f"{name}-0/work/sample/fivek"
+        folder = compared / ARMS / f"{name}-0" / "work/sample/fivek"
         samples = pd.read_parquet(folder / "samples.parquet").query("sweep == @sweep")
         values = []
         for _, photo in manifest.iterrows():
