@@ -30,7 +30,8 @@ def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
     fake_chain.build(tmp_path, "fivek")
     for table in ("work/decode/fivek/manifest.parquet", "work/attributes/fivek/attributes.parquet"):
         rows = pd.read_parquet(table)
-        places = dict(zip(rows["photo_id"].unique(), ["train", "train", "val", "test", "train"]))
+        ids = rows["photo_id"].unique()
+        places = dict(zip(ids, ["train", "train", "val", "test", "train"][: len(ids)], strict=True))
         rows.assign(split=rows["photo_id"].map(places)).to_parquet(table)
     params = fake_chain.params()
     return params.model_copy(update={"train": SMALL.model_copy(update={"views": 3})})
