@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +15,9 @@ from pathlib import Path
 from typing import Literal
 
 import psutil
+from dvc.lock import make_lock
+from dvc.repo import Repo
+from dvc.rwlock import RWLOCK_FILE, RWLOCK_LOCK
 
 Outcome = Literal["ran", "restored", "up to date"]
 
@@ -20,6 +25,7 @@ TAIL_LINES = 20
 GRACE_S = 30
 """What a stage gets to save its state after SIGTERM."""
 
+_CORRUPT = "JSON structure is corrupted"
 _BUSY = ("Unable to acquire lock", "is busy, it is being blocked by")
 
 
@@ -75,9 +81,38 @@ def repro(stage: str, root: Path, log: Callable[[str], None]) -> Outcome:
     if code == 0:
         return outcome
     last = "\n".join(tail)
+    if _CORRUPT in last and _remove_corrupt_rwlock(root):
+        raise DvcBusy(
+            f"a killed DVC left its record of locks half written; it is removed, {stage} tries again:\n{last}"
+        )
     if any(sign in last for sign in _BUSY):
         raise DvcBusy(f"DVC is busy, {stage} waits:\n{last}")
     raise StageFailed(f"dvc repro {stage} ended with exit code {code}; its last lines:\n{last}")
+
+
+def _remove_corrupt_rwlock(root: Path) -> bool:
+    """Remove DVC's `rwlock` if it is no JSON; False if it is.
+
+    DVC rewrites that file in place, so a `dvc` killed meanwhile leaves it empty, and every later one refuses to start.
+    """
+    with Repo(str(root)) as repo:
+        folder = Path(repo.tmp_dir)
+        # who holds this lock is the only one to write the file, so what is broken now stays broken
+        guard = make_lock(
+            str(folder / RWLOCK_LOCK),
+            tmp_dir=str(folder),
+            hardlink_lock=repo.config["core"].get("hardlink_lock", False),
+        )
+        with guard:
+            file = folder / RWLOCK_FILE
+            try:
+                json.loads(file.read_text())
+            except ValueError:
+                file.unlink()
+                return True
+            except FileNotFoundError:
+                return True
+    return False
 
 
 def changed_corpus(root: Path) -> bool:
@@ -90,15 +125,26 @@ def changed_corpus(root: Path) -> bool:
 
 
 def stop_all() -> None:
-    """End every running stage with all its descendants, and come back only when they are gone."""
+    """End every running stage with all its descendants, and come back only when they are gone.
+
+    Only what `dvc` runs is told to end; `dvc` then ends by itself. SIGTERM at a millisecond when it writes its `rwlock`
+    would leave that file empty, and no later `dvc` would start.
+    """
     with _running.lock:
         _running.stopping = True
-        family = {relative for process in _running.processes for relative in _family(process)}
-    for process in family:
-        _signal(process, psutil.Process.terminate)
-    _, alive = psutil.wait_procs(family, timeout=GRACE_S)
+        commands = set(_running.processes)
+    told: set[psutil.Process] = set()
+    end = time.monotonic() + GRACE_S
+    alive = list(commands)
+    while alive and time.monotonic() < end:
+        # a dvc that was still reading its graph starts the stage now
+        for process in {child for command in alive for child in _family(command)[1:]} - told:
+            told.add(process)
+            _signal(process, psutil.Process.terminate)
+        _, alive = psutil.wait_procs(alive, timeout=0.1)
+    _, left = psutil.wait_procs(told, timeout=max(0.0, end - time.monotonic()))
     # what a dying stage started meanwhile goes with it
-    stubborn = {relative for process in alive for relative in _family(process)}
+    stubborn = {relative for process in [*alive, *left] for relative in _family(process)}
     for process in stubborn:
         _signal(process, psutil.Process.kill)
     psutil.wait_procs(stubborn, timeout=GRACE_S)

@@ -69,7 +69,8 @@ def write_params(root: Path, **changes: object) -> None:
 
 
 def dvc(root: Path, *words: str) -> None:
-    subprocess.run([sys.executable, "-m", "dvc", *words], cwd=root, check=True, capture_output=True)
+    done = subprocess.run([sys.executable, "-m", "dvc", *words], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.fixture
@@ -122,6 +123,24 @@ def until(condition: Callable[[], bool], seconds: float, what: str) -> None:
     while not condition():
         assert time.monotonic() < end, f"{what} did not happen within {seconds} s"
         time.sleep(0.1)
+
+
+@pytest.mark.slow
+def test_a_killed_dvc_bars_nobody(project: Path) -> None:
+    """DVC writes .dvc/tmp/rwlock in place: killed at that moment, it leaves half of it, and no later dvc starts."""
+    (project / ".dvc/tmp/rwlock").write_text('{"write": {')
+    with pytest.raises(AssertionError, match="RWLock-file"):
+        dvc(project, "repro")
+    with pytest.raises(dvc_process.DvcBusy, match="half written"):
+        dvc_process.repro("decode@a", project, print)
+    assert dvc_process.repro("decode@a", project, print) == "ran"
+
+
+def test_a_record_of_locks_that_can_be_read_stays(project: Path) -> None:
+    file = project / ".dvc/tmp/rwlock"
+    file.write_text("{}")
+    assert not dvc_process._remove_corrupt_rwlock(project)
+    assert file.read_text() == "{}"
 
 
 def test_graph_is_dvcs_own(project: Path) -> None:
@@ -284,6 +303,6 @@ def test_stopping_leaves_nothing_running(server: str, project: Path, embedded: b
             process.kill()
     # the next run is right
     (project / "awake").touch()
-    dvc(project, "repro", "-q")
+    dvc(project, "repro")
     chains = [f"photo of {dataset}\ndecode 1\ntrain 1\n" for dataset in "ab"]
     assert (project / "report").read_text() == "".join([*chains, "report 1\n"])

@@ -168,24 +168,24 @@ def new_memory(size: int) -> set[int]:
     return found
 
 
-FRESH = 60_000_000  # so large that it comes from the kernel, as zeros
+LARGE = 60_000_000  # from the kernel, or from the heap where a process has freed as much
 
 
 @fills
 @pytest.mark.parametrize("byte", [FILL, 0x5A, 1, 254])
-@pytest.mark.parametrize("size", [5_000, 200_000, FRESH])
+@pytest.mark.parametrize("size", [5_000, 200_000, LARGE])
 def test_memory_is_filled_inside_the_block_and_not_after(byte: int, size: int) -> None:
     with filled_memory(byte) as fill:
         assert fill == byte
         assert new_memory(size) == {byte}
-    assert new_memory(FRESH) == {0}
+    assert new_memory(LARGE) != {byte}
 
 
 @fills
 def test_after_an_error_memory_is_not_filled_either() -> None:
     with pytest.raises(ZeroDivisionError), filled_memory():
         raise ZeroDivisionError
-    assert new_memory(FRESH) == {0}
+    assert new_memory(LARGE) != {FILL}
 
 
 def test_an_allocator_that_ignores_the_wish_is_found_out() -> None:
