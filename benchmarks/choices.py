@@ -10,11 +10,13 @@ interval from resampling scenes and seeds together.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import resource
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,8 @@ import torch
 import yaml
 
 from diffretouch.attributes import ATTRIBUTES
+from diffretouch.code import code_fingerprint
+from diffretouch.comparing.arms import CODE
 from diffretouch.config import PARAMS, Params
 from diffretouch.files.atomic import write_json, write_text
 from diffretouch.model.build import new_pipeline
@@ -37,7 +41,7 @@ from diffretouch.training.resume import States
 from diffretouch.training.validation import Validation
 
 DATASET, HELD_OUT_SCENES, RESAMPLES = "fivek", 4, 2000
-FOLDER, OUT = Path("work/.choices"), Path("reports/choices.csv")
+FOLDER, KEPT, OUT = Path("work/.choices"), Path("benchmarks/results/choices.json"), Path("reports/choices.csv")
 ANY_T = {"timesteps": [0, 999], "pixel_timesteps": [0, 999]}
 CHOICES: dict[str, dict[str, Any]] = {
     "in use": {},
@@ -61,6 +65,10 @@ CHOICES: dict[str, dict[str, Any]] = {
 """Overrides of the `train` section."""
 
 
+Key = tuple[str, int]
+"""A choice and a seed."""
+
+
 def main() -> None:
     """Every choice with every seed, two at a time, then the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -71,71 +79,99 @@ def main() -> None:
     if unknown := set(asked.name) - CHOICES.keys():
         parser.error(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(CHOICES)}")
     if asked.one:
-        trained(asked.name[0], asked.seeds[0])
+        print(json.dumps(trained(asked.name[0], asked.seeds[0])))
         return
-    wanted = [(name, seed) for seed in asked.seeds for name in asked.name or CHOICES]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    known = current(asked.seeds)
+    left = [(n, seed) for seed in asked.seeds for n in asked.name or CHOICES if (n, seed) not in known]
+    lock, environment = threading.Lock(), {**os.environ, "OMP_NUM_THREADS": "1"}
 
-    def run(choice: tuple[str, int]) -> None:
-        name, seed = choice
-        if not result(name, seed).exists():
-            print(f"== {name}, seed {seed}", flush=True)
-            command = [sys.executable, "-m", "benchmarks.choices", "--one", "--seeds", str(seed), name]
-            subprocess.run(command, env=environment, check=True, stderr=subprocess.DEVNULL)
+    def run(key: Key) -> None:
+        name, seed = key
+        print(f"== {name}, seed {seed}", flush=True)
+        command = [sys.executable, "-m", "benchmarks.choices", "--one", "--seeds", str(seed), name]
+        found = json.loads(subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE).stdout)
+        with lock:
+            known[key] = found
+            write_json(KEPT, [known[key] for key in sorted(known)])
 
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        list(pool.map(run, wanted))
-    table = summary(pd.DataFrame([row for name in CHOICES for seed in asked.seeds for row in rows(name, seed)]))
+        list(pool.map(run, left))
+    table = summary(pd.DataFrame([row for name in CHOICES for seed in asked.seeds for row in rows(known, name, seed)]))
     write_text(OUT, table.round(4).to_csv(index=False, lineterminator="\n"))
-    write_text(OUT.with_suffix(".md"), markdown(table, asked.seeds))
-    print(markdown(table, asked.seeds))
+    write_text(OUT.with_suffix(".md"), markdown(table))
+    print(markdown(table))
 
 
-def result(name: str, seed: int) -> Path:
-    """What a trained choice achieved, by photo."""
-    return FOLDER / f"{list(CHOICES).index(name):02d}-{seed}.json"
+def current(seeds: list[int]) -> dict[Key, dict[str, Any]]:
+    """What was measured before with just these settings, data, code and versions; also prepares every seed's views."""
+    before = (
+        {(found["choice"], found["seed"]): found for found in json.loads(KEPT.read_text())} if KEPT.exists() else {}
+    )
+    same = {}
+    for seed in seeds:
+        ready = prepared(seed)[1]
+        for name in CHOICES:
+            key = (name, seed)
+            if key in before and before[key]["of"] == depends_on(ready, settings_of(name, seed)):
+                same[key] = before[key]
+    return same
 
 
-def trained(name: str, seed: int) -> None:
-    """Train and measure one choice."""
-    torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
+def settings_of(name: str, seed: int) -> Params:
+    """params.yaml with a choice's overrides; it is measured on all validation photos, and only at the end."""
     tree = yaml.safe_load(PARAMS.read_text())
-    tree["train"] |= {"seed": seed, **CHOICES[name]}
+    tree["train"] |= {"seed": seed, "validation_photos": 1000, "validate_every": 10**9, **CHOICES[name]}
     sampler = {"steps": tree["train"]["validation_steps"], "last_timestep": tree["train"]["validation_last_timestep"]}
     tree["sample"] |= sampler
-    params = Params.model_validate(tree)
-    settings = params.train.model_copy(update={"validation_photos": 1000, "validate_every": 10**9})
-    params = params.model_copy(update={"train": settings})
-    accelerator, views = new_accelerator("cpu"), FOLDER / f"views-{seed}"
-    photos = held_out(params.corpus(DATASET).experts)
-    prepare.prepare(params, DATASET, views, accelerator.device, photos)
-    ready = prepare.open_prepared(params, DATASET, views, accelerator.device)
+    return Params.model_validate(tree)
+
+
+def prepared(seed: int) -> tuple[dict[str, pd.DataFrame], prepare.Prepared]:
+    """The photos for train and val, and what is trained on: no choice changes it, so all of a seed share it."""
+    params, device = settings_of("in use", seed), torch.device("cpu")
+    photos, views = held_out(params.corpus(DATASET).experts), FOLDER / f"views-{seed}"
+    prepare.prepare(params, DATASET, views, device, photos)
+    return photos, prepare.open_prepared(params, DATASET, views, device)
+
+
+def depends_on(ready: prepare.Prepared, params: Params) -> str:
+    """Digest of all that the result of a choice depends on."""
+    marks = {**ready.marks(params.train), "code": code_fingerprint(CODE["train"])}
+    return hashlib.sha256(json.dumps(marks, sort_keys=True).encode()).hexdigest()
+
+
+def trained(name: str, seed: int) -> dict[str, Any]:
+    """Train one choice, and what it achieved by photo."""
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    params = settings_of(name, seed)
+    settings = params.train
+    photos, ready = prepared(seed)
     pipe = new_pipeline(settings, ready.vae, params.corpus(DATASET).sampler_variance, seed)
-    states = States(FOLDER / f"states-{result(name, seed).stem}", ready.marks(settings), keep=1)
+    states = States(FOLDER / f"states-{list(CHOICES).index(name):02d}-{seed}", ready.marks(settings), keep=1)
     net = Networks(pipe)
     fit(
         net=net,
         objective=DiffRetouchObjective(pipe, ready.train, ready.scale, ready.noticeable(ready.train), settings),
         groups=parameter_groups(pipe, settings),
         settings=settings,
-        accelerator=accelerator,
+        accelerator=new_accelerator("cpu"),
         states=states,
         validate=lambda _net, _step, _stopping: {},
         on_point=lambda _point: None,
     )
     found = Validation(ready.val, ready.noticeable(ready.val), seed).measure(pipeline_with(pipe, net))
     spent = resource.getrusage(resource.RUSAGE_SELF)
-    write_json(
-        result(name, seed),
-        {
-            "scenes": photos["val"]["group"].tolist(),
-            "psnr": found.psnr.mean(1).tolist(),
-            "slope": torch.nan_to_num(found.slope, nan=-99).tolist(),
-            "cpu_seconds": round(spent.ru_utime + spent.ru_stime),
-        },
-    )
     states.clear()
+    return {
+        "choice": name,
+        "seed": seed,
+        "of": depends_on(ready, params),
+        "cpu_seconds": round(spent.ru_utime + spent.ru_stime),
+        "scenes": photos["val"]["group"].tolist(),
+        "psnr": [round(value, 4) for value in found.psnr.mean(1).tolist()],
+        "slope": [[None if x != x else round(x, 4) for x in photo] for photo in found.slope.tolist()],
+    }
 
 
 def held_out(experts: tuple[str, ...]) -> dict[str, pd.DataFrame]:
@@ -146,14 +182,13 @@ def held_out(experts: tuple[str, ...]) -> dict[str, pd.DataFrame]:
     return {"train": found["train"][~away], "val": pd.concat([found["val"], found["train"][away]])}
 
 
-def rows(name: str, seed: int) -> list[dict[str, Any]]:
-    """A row a photo."""
-    if not result(name, seed).exists():
+def rows(known: dict[Key, dict[str, Any]], name: str, seed: int) -> list[dict[str, Any]]:
+    """A row a photo; none where the choice was not measured."""
+    if (found := known.get((name, seed))) is None:
         return []
-    found = json.loads(result(name, seed).read_text())
-    slopes = np.where(np.array(found["slope"]) == -99, np.nan, found["slope"])
+    slopes = np.array(found["slope"], dtype=float)
     return [
-        {"choice": name, "seed": seed, "photo": i, "scene": scene, "psnr": psnr, "cpu_seconds": found["cpu_seconds"]}
+        {"choice": name, "seed": seed, "photo": i, "scene": scene, "psnr": psnr}
         | dict(zip(ATTRIBUTES, slope, strict=True))
         for i, (scene, psnr, slope) in enumerate(zip(found["scenes"], found["psnr"], slopes, strict=True))
     ]
@@ -189,18 +224,19 @@ def interval(away: pd.DataFrame, measure: str) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def markdown(table: pd.DataFrame, seeds: list[int]) -> str:
+def markdown(table: pd.DataFrame) -> str:
     """The table for people."""
+    heads = ["choice", "seeds", "PSNR", "difference", *ATTRIBUTES, "mean slope", "difference"]
     lines = [
         "# Choices of training",
         "",
-        f"`python -m benchmarks.choices`, seeds {', '.join(map(str, seeds))}: the fivek demo (simulated experts),",
+        "`python -m benchmarks.choices`: the fivek demo (simulated experts),",
         "validation photos and four held-out training scenes, each expert's own c (an oracle). PSNR in dB; slopes of",
         "the four sliders, 1 is as asked. In brackets 95 % intervals of the difference from what is in use, over",
         "scenes and seeds.",
         "",
-        "| choice | PSNR | difference | colorfulness | brightness | contrast | temperature | mean slope, difference |",
-        "|---|---|---|---|---|---|---|---|",
+        f"| {' | '.join(heads)} |",
+        "|---" * len(heads) + "|",
     ]
     for row in table.to_dict("records"):
         slopes = " | ".join(f"{row[a]:.2f}" for a in ATTRIBUTES)
@@ -208,7 +244,15 @@ def markdown(table: pd.DataFrame, seeds: list[int]) -> str:
             f"{row[f'{measure}_difference']:+.2f} [{row[f'{measure}_low']:+.2f}, {row[f'{measure}_high']:+.2f}]"
             for measure in ("psnr", "slope")
         ]
-        lines.append(f"| {row['choice']} | {row['psnr']:.2f} | {away[0]} | {slopes} | {row['slope']:.2f}, {away[1]} |")
+        cells = [
+            row["choice"],
+            str(row["seeds"]),
+            f"{row['psnr']:.2f}",
+            away[0],
+            slopes,
+            f"{row['slope']:.2f}, {away[1]}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 

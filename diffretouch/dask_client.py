@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 PATIENCE_S = 30.0
 """Time the scheduler has to answer, and then to have a worker."""
-SAME_EVERYWHERE = ("distributed", "imagecodecs", "numpy", "pillow", "rawpy", "scipy", "tifffile", "torch")
-"""Packages whose version can change a pixel, or the talk between machines."""
+SAME_EVERYWHERE = ("distributed", "exifread", "imagecodecs", "numpy", "pillow", "rawpy", "scipy", "tifffile", "torch")
+"""Packages whose version can change a pixel or a manifest's row, or the talk between machines."""
 
 
 @contextmanager

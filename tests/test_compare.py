@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import signal
 from collections import deque
 from pathlib import Path
@@ -18,12 +19,13 @@ from diffretouch.attributes import ATTRIBUTES, scores
 from diffretouch.code import ROOT as PACKAGE
 from diffretouch.color import linear_to_srgb
 from diffretouch.comparing import adjust, numbers, schedule, texture
-from diffretouch.comparing.arms import CODE, DONE, SPENT, Run, runs
+from diffretouch.comparing.arms import CODE, DONE, SPENT, Run, runs, take_views
 from diffretouch.comparing.verdict import verdict
 from diffretouch.condition import photo_range
 from diffretouch.config import Compare, Params, load
 from diffretouch.errors import ConfigError, UserError
 from diffretouch.evaluation import control
+from diffretouch.files.workspace import training_dir
 from diffretouch.training.resume import Stopped
 from tests import fake_chain
 from tests.import_graph import code_of
@@ -295,6 +297,11 @@ def test_differences_are_paired_and_the_best_peer_is_the_best_on_average() -> No
     assert (table["mean"] == table["mean"].round(4)).all() and "provenance" in small
 
 
+def beyond(slope: float, correlation: float) -> float:
+    """Of a slope, what the experts' correlation does not explain: all of it where the signs differ."""
+    return abs(slope) if slope * correlation < 0 else max(0.0, abs(slope) - abs(correlation))
+
+
 def test_excess_cross_talk_is_that_of_a_naive_loop(here: Path) -> None:
     truths = pd.read_parquet("work/attributes/fivek/attributes.parquet")
     settings = fake_chain.params().attributes
@@ -314,7 +321,7 @@ def test_excess_cross_talk_is_that_of_a_naive_loop(here: Path) -> None:
         usable = ranges.set_index("photo_id").loc[photo]
         known = [a for a in ATTRIBUTES if not np.isnan(usable[f"half_{a}"])]
         excess = [
-            max(0.0, abs(gain[ATTRIBUTES.index(a), ATTRIBUTES.index(b)]) - abs(correlation.loc[a, b]))
+            beyond(gain[ATTRIBUTES.index(a), ATTRIBUTES.index(b)], correlation.loc[a, b])
             for a in known
             for b in known
             if a != b
@@ -328,6 +335,31 @@ def test_excess_cross_talk_is_that_of_a_naive_loop(here: Path) -> None:
     assert every.to_dict() == pytest.approx(wanted)
     slopes = found[(found["metric"] == "slope") & (found["slice"] == ATTRIBUTES[1])].set_index("photo_id")["value"]
     assert slopes.to_dict() == pytest.approx({p: gains[p][1, 1] for p in slopes.index})
+
+
+def test_prepared_views_are_taken_whole_or_not_at_all(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = runs(fake_chain.params(), "fivek", threads=1)[0]
+    prepared, own = Path("prepared"), run.folder / training_dir("fivek") / "views"
+    for name in ("marks.json", "train/photos.npy"):
+        path = prepared / training_dir("fivek") / "views" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+
+    link = os.link
+
+    def killed(source: str, target: str) -> None:
+        if target.endswith(".npy"):
+            raise KeyboardInterrupt
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", killed)
+    with pytest.raises(KeyboardInterrupt):
+        take_views(run, prepared)
+    assert not own.exists()
+    monkeypatch.setattr(os, "link", link)
+    take_views(run, prepared)
+    assert sorted(path.name for path in own.rglob("*.*")) == ["marks.json", "photos.npy"]
+    assert [path.name for path in own.parent.iterdir()] == ["views"]
 
 
 def lines_of(settings: Compare, **means: float) -> dict[str, bool]:

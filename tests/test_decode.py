@@ -24,6 +24,7 @@ from diffretouch.files.pictures import read_mask, read_srgb
 from diffretouch.stages import decode
 from tests import fake_chain
 from tests.kill import digests
+from tests.mutations import mutants
 from tests.raw_twins import Twin, smooth_scene, write_twin
 
 CORPUS = "DIFFRETOUCH_CORPUS"  # names a folder with raw/ (whole RAW files) and raw_bad/ (broken ones)
@@ -318,6 +319,63 @@ def test_rendered_inputs(here: Path) -> None:
     source = read_srgb(Path(f"data/ppr10k/source/{PPR_GOOD}.tif"))
     read = read_srgb(Path("work/decode/ppr10k", manifest.loc[PPR_GOOD, "input"]))
     assert np.abs(read - source).max() < 2 / 65535
+
+
+def test_an_empty_rendered_input_is_said_so(here: Path) -> None:
+    path = here / f"data/ppr10k/source/{PPR_BAD}.tif"
+    rewrite(path, np.zeros_like(tifffile.imread(path)))
+    manifest = run("ppr10k", input="rendered")
+    assert manifest.loc[PPR_BAD, ["kind", "reason"]].tolist() == ["empty", "input is black everywhere"]
+    assert manifest.loc[PPR_GOOD, "status"] == "ok"
+
+
+def test_two_raws_of_one_name_are_counted_as_such(here: Path) -> None:
+    put(here / f"data/fivek/dng/{BAD}.nef", b"x")
+    manifest = run()
+    assert manifest.loc[BAD, "kind"] == "several" and f"{BAD}.dng, {BAD}.nef" in manifest.loc[BAD, "reason"]
+
+
+def test_a_photo_that_cannot_be_used_keeps_its_camera(here: Path) -> None:
+    known = run()["camera"].to_dict()
+    (here / f"data/fivek/{RESULT}").unlink()
+    cut(here / f"data/fivek/dng/{GOOD}.dng", 0.9)
+    manifest = run(share=1.0)
+    assert (manifest["status"] == "quarantined").all()
+    assert manifest.loc[BAD, "camera"] == known[BAD] == "Simulated One"
+
+
+def test_a_damaged_preview_costs_the_small_picture_alone(here: Path) -> None:
+    """The preview of a RAW that cannot be used is damaged as well; an expert's picture stands in for it."""
+    path = here / f"data/fivek/dng/{BAD}.dng"
+    path.unlink()
+    write_twin(path, Twin(nested=True), smooth_scene(360, 540))
+    whole = path.read_bytes()
+    start = whole.index(b"\xff\xd8\xff")
+    frame = whole.index(b"\xff\xc0", start)
+    thumbnail = Path(f"work/decode/fivek/quarantine/{BAD}.jpg")
+    (here / f"data/fivek/{RESULT}").unlink()
+    put(path, whole)
+    assert run().loc[BAD, "kind"] == "missing" and read_srgb(thumbnail).shape == (32, 48, 3)
+    for damaged in (bytes(400), b"\xff\xc0\x00\x11\x08\x00\x00\x00\x00"):
+        put(path, whole[:frame] + damaged + whole[frame + len(damaged) :])
+        assert run().loc[BAD, "kind"] == "missing"
+        assert max(read_srgb(thumbnail).shape) == 320
+
+
+def test_mutants_go_through_the_stage(here: Path) -> None:
+    """Whatever is damaged is a row: the stage itself goes on."""
+    sources = []
+    for sensor in ("RGGB", "GMCY", "linear", "monochrome"):
+        sources.append(here / f"{sensor}.dng")
+        write_twin(sources[-1], Twin(sensor, nested=True), smooth_scene())
+    real = sorted((REAL / "raw").iterdir()) if (REAL / "raw").is_dir() else []
+    names = set()
+    for name, content in mutants(sources + real, 20, seed=12):
+        names.add(Path(name).stem)
+        put(here / "data/fivek/dng" / f"{Path(name).stem}{Path(name).suffix}", content)
+    manifest = run(share=1.0, demosaic="LINEAR")
+    assert names <= set(manifest.index) and manifest.loc[GOOD, "status"] == "ok"
+    assert set(manifest["kind"]) <= {"", "missing", "unreadable"}
 
 
 def test_a_split_list_replaces_the_rule(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -219,7 +219,7 @@ def test_the_site_layout_by_links(here: Path, capsys: pytest.CaptureFixture[str]
         ["photos", "2"],
         ["complete", "2"],
     ]
-    assert "`dvc add data`, then `dvc repro`" in out
+    assert "`dvc add data`, then `dvc repro decode@fivek`" in out
 
 
 def test_the_tar_beside_single_downloads_is_one_corpus(here: Path) -> None:

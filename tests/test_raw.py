@@ -268,7 +268,7 @@ def test_the_preview_is_the_files_own_jpeg(tmp_path: Path) -> None:
     write_twin(tmp_path / "with.dng", Twin(nested=True), smooth_scene())
     write_twin(tmp_path / "without.dng", Twin(), smooth_scene())
     jpeg = raw.preview(tmp_path / "with.dng")
-    assert jpeg is not None and jpeg[:2] == b"\xff\xd8"
+    assert isinstance(jpeg, bytes) and jpeg[:2] == b"\xff\xd8"
     assert raw.preview(tmp_path / "without.dng") is None
 
 

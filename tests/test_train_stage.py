@@ -16,54 +16,21 @@ import pandas as pd
 import pytest
 import yaml
 
-from diffretouch.config import Params
-from diffretouch.corpus.demo import write_demo
-from diffretouch.corpus.split import hash_share
 from diffretouch.model import RetouchPipeline
-from diffretouch.stages import attributes, decode
-from tests import fake_chain
+from tests.train_start import STEPS, write_start
 
-STEPS = 24
 STATES = Path("work/.resume/train-fivek")
 MODEL = Path("work/train/fivek/model")
 COMMAND = [str(Path(sys.executable).parent / "diffretouch"), "train", "fivek"]
-TINY = {
-    "steps": STEPS,
-    "batch_size": 2,
-    "network_size": 64,
-    "channels": [8, 8],
-    "attention": [False, True],
-    "head_channels": 8,
-    "norm_groups": 8,
-    "views": 1,
-    "log_every": 2,
-    "validate_every": 8,
-    "checkpoint_every": 3,
-}
 
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder before training: one train and one val photo of the demo, with their attributes."""
     root = tmp_path_factory.mktemp("start")
-    write_demo(root / "data", limit=2)
-    (root / "data/fivek/photos.csv").unlink()  # without it every photo is a group of its own
-    shares = [hash_share(path.stem) for path in sorted((root / "data/fivek/dng").iterdir())]
-    tree = yaml.safe_load((fake_chain.ROOT / "params.yaml").read_text())
-    tree["datasets"] = ["fivek"]
-    tree["corpora"]["fivek"]["split"]["val_share"] = sum(shares) / 2
-    tree["train"] |= TINY
-    tree["train"]["autoencoder"] |= {"source": None, "steps": 2, "channels": [8, 8, 8, 8], "crop": 32, "batch_size": 2}
-    tree["runtime"] |= {"device": "cpu", "threads": 1, "workers": 1}
-    (root / "params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
-    params = Params.model_validate(tree)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(root)
-        decode.run(params, "fivek")
-        attributes.run(params, "fivek")
+    write_start(root)
     manifest = pd.read_parquet(root / "work/decode/fivek/manifest.parquet")
     assert sorted(manifest["split"]) == ["train", "val"]
-    shutil.rmtree(root / "data")
     return root
 
 
@@ -141,7 +108,7 @@ def test_what_it_leaves_can_be_used(undisturbed: Path) -> None:
     assert curves == set().union(*history) - {"step"}
     assert not saved(undisturbed)
     sheets = sorted(path.name for path in (undisturbed / "work/train/fivek/validation").iterdir())
-    assert sheets == [f"step-{step:07d}.png" for step in (8, 16, 24)]
+    assert sheets == [f"step-{step:07d}.png" for step in range(8, STEPS + 1, 8)]
 
 
 def test_two_processes_train_like_one_with_the_doubled_batch(start: Path, tmp_path: Path) -> None:

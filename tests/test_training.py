@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import math
+import os
+import random
 import signal
+import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from torch import Tensor
 
 from diffretouch.attributes import scores
@@ -20,9 +26,9 @@ from diffretouch.model import RetouchPipeline
 from diffretouch.model.build import new_autoencoder, new_pipeline
 from diffretouch.model.start import parameter_groups
 from diffretouch.seeds import generator
-from diffretouch.training import autoencoder, losses
+from diffretouch.training import autoencoder, losses, resume
 from diffretouch.training.augment import expose, gains
-from diffretouch.training.data import GroundTruths
+from diffretouch.training.data import GroundTruths, unit
 from diffretouch.training.diffusion import DiffRetouchObjective, Networks
 from diffretouch.training.loop import fit
 from diffretouch.training.objective import Part, parts
@@ -30,7 +36,7 @@ from diffretouch.training.ranks import new_accelerator
 from diffretouch.training.resume import CutShort, States, Stopped, flat
 from tests.test_model import tiny_train
 
-GOLDEN = [107.8381, 217.9336, 107.4598, 145.7978, 94.5417, 119.2129, 163.0332, 103.6482, 108.2765, 96.5729]
+GOLDEN = [392.5072, 449.6984, 236.5388, 259.3679, 341.1169, 305.1945, 359.1596, 289.7769, 363.1093, 308.5506]
 SCALE = torch.tensor([0.05, 0.1, 0.001, 20.0])
 
 
@@ -39,8 +45,7 @@ def _settings(**changes: object) -> Train:
     return Train.model_validate({**tiny_train().model_dump(), **base, **changes})
 
 
-@pytest.fixture(scope="module")
-def truths() -> GroundTruths:
+def _truths() -> GroundTruths:
     """Three photos, two experts: one darker and cooler, one brighter and warmer."""
     draw = generator("truths")
     photos = torch.rand(3, 3, 16, 16, generator=draw) * 0.6
@@ -54,8 +59,12 @@ def truths() -> GroundTruths:
     return GroundTruths(*to16, c, mid, half, s, latent, torch.full_like(latent, 0.1))
 
 
+truths = pytest.fixture(_truths, scope="module")
+
+
 def _objective(truths: GroundTruths, settings: Train) -> DiffRetouchObjective:
-    vae = new_autoencoder(settings.autoencoder, settings.norm_groups)
+    with torch.random.fork_rng(devices=[]):
+        vae = new_autoencoder(settings.autoencoder, settings.norm_groups)
     pipe = new_pipeline(settings, vae, "fixed_small", settings.seed)
     return DiffRetouchObjective(pipe, truths, SCALE, torch.ones(3, 4, dtype=torch.bool), settings)
 
@@ -118,6 +127,75 @@ def test_a_stop_that_leaves_no_time_to_save_falls_back_to_the_last_state(
     resumed, _ = _run(truths, settings, tmp_path / "cut")
     assert "going on from step 6 of 9" in capsys.readouterr().err
     assert torch.equal(_weights(whole), _weights(resumed))
+
+
+def _stopped_rank(rank: int, port: int, folder: Path) -> None:
+    """One of two processes that are asked to stop when the last save took longer than there is time for."""
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
+    os.environ |= {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"}
+    torch.set_num_threads(1)
+    resume.SLOWEST_SAVE_S = 1e-9
+    with pytest.raises(Stopped) as stopped:
+        _run(_truths(), _settings(steps=9, log_every=3, checkpoint_every=2), folder, stop_at=6)
+    assert stopped.value.code == 143
+
+
+def test_two_processes_agree_on_whether_there_is_time_to_save(tmp_path: Path) -> None:
+    """Only the first of them saves and so knows: the other must not wait for a save that is left out."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    both = torch.multiprocessing.spawn(_stopped_rank, (port, tmp_path), nprocs=2, join=False)
+    assert both is not None
+    end = time.monotonic() + 300
+    try:
+        while not both.join(timeout=1):  # raises what one of them raised
+            assert time.monotonic() < end, "they wait for each other"
+    finally:
+        for process in both.processes:
+            process.kill()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000000004.pt", "step-000000006.pt"]
+
+
+def test_before_a_save_was_timed_its_size_tells_whether_it_fits(tmp_path: Path) -> None:
+    states = States(tmp_path, {}, keep=1)
+    small, large = ({"net": {"w": torch.empty(size, device="meta")}} for size in (10**6, 4 * 10**9))
+    assert states.fits(small) and not states.fits(large)
+    states.save(1, {})
+    assert states.fits(large)  # by the last one, which took no time
+
+
+def test_a_machines_accelerate_settings_move_nothing(
+    truths: GroundTruths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`accelerate launch` hands on what `accelerate config` was told; train.precision alone says what is in bf16."""
+    found = []
+    try:
+        for told in ("no", "bf16"):
+            AcceleratorState._reset_state(reset_partial_state=True)
+            monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", told)
+            found.append(_run(truths, _settings(), tmp_path / told))
+    finally:
+        AcceleratorState._reset_state(reset_partial_state=True)
+    assert torch.equal(*(_weights(pipe) for pipe, _ in found)) and found[0][1] == found[1][1]
+
+
+def test_the_global_random_states_are_left_alone(
+    truths: GroundTruths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(_seed: int) -> None:
+        raise AssertionError("the GPUs' random states are global, too")
+
+    def states() -> tuple[object, ...]:
+        legacy = np.random.get_state()  # noqa: NPY002 - the global one is meant
+        return random.getstate(), str(legacy), torch.random.get_rng_state().tolist()
+
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", refused)
+    before = states()
+    autoencoder.fit(tiny_train().autoencoder, 8, torch.rand(2, 3, 64, 64, generator=generator("p")), seed=0)
+    pipe, _ = _run(truths, _settings(control_loss="published", condition_dropout=0.2), tmp_path)
+    pipe(torch.rand(1, 3, 16, 16, generator=generator("p")), torch.ones(1, 4), generator=generator("n"))
+    assert states() == before
 
 
 def test_only_the_newest_states_are_kept(truths: GroundTruths, tmp_path: Path) -> None:
@@ -252,6 +330,12 @@ def test_gradients_of_the_published_loss_can_flow_through_one_branch(truths: Gro
     assert found[0].abs().sum() > 0 and found[1].abs().sum() > 0 and not torch.allclose(*found)
 
 
+def test_a_dropped_c_is_dropped_in_every_branch_of_the_published_loss(truths: GroundTruths) -> None:
+    objective = _objective(truths, _settings(control_loss="published", condition_dropout=1.0))
+    with torch.no_grad():
+        assert float(objective.losses(Networks(objective.pipe), Part(0, 0, 4, 4))["control"]) == 0
+
+
 def test_ours_by_hand() -> None:
     mid, half = torch.tensor([[0.2, 0.5, 0.002, 150.0]]), SCALE[None]
     c = torch.tensor([[1.0, -0.5, 0.0, 0.25]])
@@ -262,14 +346,60 @@ def test_ours_by_hand() -> None:
         return float(losses.ours((one, other), both, mid, half, noticeable, SCALE, difference))
 
     assert found(*asked, 1.0) == pytest.approx(0, abs=1e-9)
-    # one of the two a mean half-range off: huber with its knee at .5 gives .5 (1 - .25); temperature is free
+    # one of the two a mean half-range off: their average is off by a half, huber .125; their step by one, huber with
+    # its knee at .5 gives .5 (1 - .25); temperature is free
     off = SCALE * torch.tensor([[1.0, 0.0, 0.0, 9.0]])
-    assert found(asked[0] + off, asked[1], 0.0) == pytest.approx(0.375 / 2, rel=1e-4)
-    assert found(asked[0] + off, asked[1], 2.0) == pytest.approx(0.375 / 2 + 2 * 0.375, rel=1e-4)
+    assert found(asked[0] + off, asked[1], 0.0) == pytest.approx(0.125, rel=1e-4)
+    assert found(asked[0] + off, asked[1], 2.0) == pytest.approx(0.125 + 2 * 0.375, rel=1e-4)
     # both off alike: how they differ is right
     assert found(asked[0] + off, asked[1] + off, 2.0) == pytest.approx(0.375, rel=1e-4)
     # the wrong way round costs more than doing nothing
     assert found(asked[1], asked[0], 1.0) > found(mid, mid, 1.0) > 0
+
+
+def test_ours_parts_the_branches_however_far_both_are_from_what_is_asked() -> None:
+    """The middle missed by three half-ranges, both results alike: they are pulled apart as if it were not missed."""
+    c, mid, half = torch.eye(4)[:1], torch.zeros(1, 4), SCALE[None]
+
+    def pull(miss: float) -> Tensor:
+        s = (mid + miss * half).requires_grad_()
+        t = (mid + miss * half).requires_grad_()
+        losses.ours((s, t), (c, -c), mid, half, torch.ones(1, 4, dtype=torch.bool), SCALE, 1.0).sum().backward()
+        return t.grad - s.grad
+
+    torch.testing.assert_close(pull(3.0), pull(0.0))
+    assert float(pull(3.0)[0, 0]) > 0 and not pull(3.0)[0, 1:].any()
+
+
+def test_paired_branches_are_told_and_shown_another_expert(truths: GroundTruths) -> None:
+    objective = _objective(truths, _settings(control_pairs=0.5))
+    drawn = objective._draw(Part(0, 0, 400, 400))
+    assert 150 < int(drawn.paired.sum()) < 250 and bool((drawn.other_expert != drawn.expert).all())
+    told = objective._practised(drawn)
+    of_other = truths.conditions[drawn.view, drawn.other_expert]
+    assert torch.equal(told[drawn.paired], of_other[drawn.paired])
+    assert torch.equal(told[~drawn.paired], drawn.practised[~drawn.paired])
+    shown = objective._result(drawn, drawn.other_expert)
+    straight = ~drawn.mirrored.flatten()
+    expected = unit(truths.results[drawn.view, drawn.other_expert])
+    assert torch.equal(shown[straight], expected[straight]) and torch.equal(
+        shown[~straight], expected[~straight].flip(3)
+    )
+
+
+def test_the_pixel_loss_is_a_mean_over_both_experts(truths: GroundTruths) -> None:
+    """At the start every result is the photo itself, so the loss can be counted by hand."""
+    part = Part(0, 0, 400, 400)
+    objective = _objective(truths, _settings(control_pairs=0.5, input_exposure=0.0, input_white_balance=0.0))
+    drawn = objective._draw(part)
+    photo, result, _, _ = objective._ground_truths(drawn)
+    own, other = (
+        (2 * (photo - shown)).square().mean((1, 2, 3))
+        for shown in (result, objective._result(drawn, drawn.other_expert))
+    )
+    with torch.no_grad():
+        found = float(objective.losses(Networks(objective.pipe), part)["pixel"])
+    assert found == pytest.approx(float((own.sum() + other[drawn.paired].sum()) / 600), rel=1e-4)
 
 
 def test_published_by_hand_and_blind_to_the_sign() -> None:
@@ -311,7 +441,7 @@ def test_fitted_autoencoder_has_unit_latents() -> None:
 
 def test_ten_steps_have_the_golden_losses(truths: GroundTruths, tmp_path: Path) -> None:
     """So that no change of the code moves training unnoticed; another processor may round its last digits otherwise."""
-    _, points = _run(truths, _settings(steps=10, log_every=1, control_difference=1.0, condition_dropout=0.2), tmp_path)
+    _, points = _run(truths, _settings(steps=10, log_every=1, condition_dropout=0.2), tmp_path)
     assert [point["loss"] for point in points] == pytest.approx(GOLDEN, rel=2e-3)
 
 

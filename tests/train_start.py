@@ -14,8 +14,9 @@ from diffretouch.corpus.split import hash_share
 from diffretouch.stages import attributes, decode
 from tests.fake_chain import ROOT
 
+STEPS = 16
 TINY = {
-    "steps": 16,
+    "steps": STEPS,
     "batch_size": 2,
     "network_size": 64,
     "channels": [8, 8],

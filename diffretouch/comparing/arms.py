@@ -20,7 +20,7 @@ from diffretouch.code import code_fingerprint
 from diffretouch.config import PARAMS, Arm, Params
 from diffretouch.files.atomic import write_json, write_text
 from diffretouch.files.tables import read_table
-from diffretouch.files.workspace import stage_dir, training_dir
+from diffretouch.files.workspace import new_dir, stage_dir, training_dir
 from diffretouch.training.resume import Mark, flat
 
 DONE = "done.json"
@@ -167,8 +167,10 @@ def take_views(run: Run, prepared: Path) -> None:
     source, target = prepared / training_dir(run.dataset) / "views", run.folder / training_dir(run.dataset) / "views"
     marks = "marks.json"
     if not (target / marks).exists() or (target / marks).read_bytes() != (source / marks).read_bytes():
+        beside = new_dir(target.with_name(f".{target.name}.part"))  # a killed run must not leave a part of them
+        shutil.copytree(source, beside, copy_function=os.link, dirs_exist_ok=True)
         shutil.rmtree(target, ignore_errors=True)
-        shutil.copytree(source, target, copy_function=os.link)
+        beside.replace(target)
 
 
 def _base(dataset: str) -> dict[str, Mark]:

@@ -6,8 +6,8 @@ Measures of the long table, by `slice` (all, expert_<x>, an attribute, a pair `m
    are; an arm that learned one expert is compared with that one alone.
  - psnr_minus_<other>: paired, photo by photo, seeds averaged on both sides; `best_peer` is the pooled peer of the
    highest PSNR.
- - slope, spearman; excess_cross_talk: |slope| of another attribute beyond the experts' own correlation, 0 where it is
-   below; `all` is the mean over pairs.
+ - slope, spearman; excess_cross_talk: how far the slope of another attribute lies outside the range from 0 to the
+   experts' own correlation; `all` is the mean over pairs.
  - texture: `texture.survival`; texture_experts and texture_autoencoder: of the experts' own results, and of what the
    autoencoder alone makes of these.
  - psnr_best_of: to each expert, the best of N draws.
@@ -91,8 +91,10 @@ def _moved(axis_rows: pd.DataFrame, ranges: pd.DataFrame, correlation: pd.DataFr
     own = fitted[fitted["moved"] == fitted["attribute"]].drop(columns="moved")
     own = own.melt(["photo_id", "attribute"], ["slope", "spearman"], var_name="metric")
     other = fitted[fitted["moved"] != fitted["attribute"]]
-    known = [abs(correlation.loc[m, a]) for m, a in zip(other["moved"], other["attribute"], strict=True)]
-    excess = (other["slope"].abs() - np.nan_to_num(np.array(known, float))).clip(lower=0)
+    pairs = zip(other["moved"], other["attribute"], strict=True)
+    known = np.nan_to_num(np.array([correlation.loc[m, a] for m, a in pairs], float))
+    # experts that tie two attributes together explain no slope the other way round
+    excess = (other["slope"] - other["slope"].clip(np.minimum(known, 0), np.maximum(known, 0))).abs()
     names = {"metric": "excess_cross_talk", "attribute": other["moved"] + "->" + other["attribute"]}
     both = pd.concat([own, other[["photo_id"]].assign(**names, value=excess)]).rename(columns={"attribute": "slice"})
     every = both.groupby(["photo_id", "metric"], as_index=False)["value"].mean().assign(slice="all")

@@ -101,7 +101,10 @@ class Train(Section):
     control_weight: float = Field(ge=0)
     """lambda."""
     control_difference: float = Field(ge=0)
-    """In L_cl `ours`, the weight of how two results of a photo differ beside that of where each lies."""
+    """In L_cl `ours`, the weight of how two results of a photo differ beside that of where their average lies."""
+    control_pairs: Share
+    """In L_cl `ours`, share of ground truths whose second branch is told the c of another expert of the same photo, and
+    compared with that expert's result as well; the others' practise any c."""
     grid_smoothness: float = Field(ge=0)
     """Weight of the mean squared difference between neighbouring cells of the grid, in the plane."""
     tau: float = Field(gt=0)

@@ -38,7 +38,7 @@ def ingest(dataset: str, source: Path, root: Path, *, agree: Callable[[str], boo
     remarks = carry_out(plan, alien)
     print_plan(plan)
     print_photos(plan, remarks)
-    print(f"next: `dvc add {root}`, then `dvc repro`")
+    print(f"next: `dvc add {root}`, then `dvc repro decode@{dataset}`")
 
 
 def questions(plan: Plan, alien: list[File]) -> list[str]:

@@ -17,7 +17,7 @@ from diffretouch.decoding.sizes import Size, common_size, target_size
 from diffretouch.decoding.thumbnail import write_thumbnail
 from diffretouch.errors import PhotoError
 from diffretouch.files import pictures, raw
-from diffretouch.files.exif import read_exif
+from diffretouch.files.exif import Exif, read_exif
 from diffretouch.files.raw_checks import check_filled
 from diffretouch.files.srgb import srgb_encode
 from diffretouch.registration import check_registration
@@ -55,12 +55,22 @@ def decode_photo(photo: Photo, settings: Settings, reserve: Callable[[int], None
     """
     try:
         if photo.problem:
-            raise PhotoError(photo.problem, "picture")
+            raise PhotoError(photo.problem, "several")
         return _decode(photo, settings, reserve)
     except PhotoError as error:
         thumbnail = settings.out / "quarantine" / f"{photo.photo_id}.jpg"
         files = (str(thumbnail.relative_to(settings.out)),) if write_thumbnail(photo, thumbnail) else ()
-        return Decoded(quarantined(str(error), error.kind), files)
+        return Decoded(_camera_facts(photo, settings) | quarantined(str(error), error.kind), files)
+
+
+def _camera_facts(photo: Photo, settings: Settings) -> dict[str, Any]:
+    """What the input's file says of the camera, so that people see which camera's photos cannot be used."""
+    path = photo.rendered if settings.decode.input == "rendered" else photo.raw
+    try:
+        exif = read_exif(path) if path is not None else Exif()
+    except PhotoError:
+        exif = Exif()
+    return {"camera": exif.camera, "lens": exif.lens, "iso": exif.iso}
 
 
 def quarantined(reason: str, kind: str) -> dict[str, Any]:
@@ -78,6 +88,7 @@ def _decode(photo: Photo, settings: Settings, reserve: Callable[[int], None]) ->
     untagged = [] if source.tagged else ["input"]
     # one picture at a time; what was written of a photo that then proves unusable, the stage sweeps away
     image = source.at(size)
+    check_filled(image, "input")
     row["input"] = _write("input", photo.photo_id, image, settings)
     limit = settings.decode.registration
     edges = None if limit is None else _grey(image)

@@ -144,15 +144,20 @@ def develop(
     return Developed(rgb, (left * across, top * down, right * across, bottom * down), size, facts)
 
 
-def preview(path: Path) -> bytes | None:
-    """The JPEG that the camera put into a RAW file, or None: for people who look at what could not be used."""
+def preview(path: Path) -> bytes | NDArray[np.uint8] | None:
+    """The small picture that the camera put into a RAW file: a JPEG's bytes, unchecked, or pixels (H,W,3); or None."""
     try:
         with rawpy.RawPy() as raw:
             raw.open_file(str(path))
             thumb = raw.extract_thumb()
     except rawpy.LibRawError:
         return None
-    return bytes(thumb.data) if thumb.format == rawpy.ThumbFormat.JPEG else None
+    match thumb.format:
+        case rawpy.ThumbFormat.JPEG:
+            return bytes(thumb.data)
+        case rawpy.ThumbFormat.BITMAP:
+            return np.array(thumb.data)
+    return None
 
 
 @contextmanager
@@ -167,7 +172,7 @@ def _opened(path: Path) -> Iterator[rawpy.RawPy]:
     except rawpy.LibRawError as error:
         reason = error.args[0] if error.args else type(error).__name__
         text = reason.decode("ascii", "replace") if isinstance(reason, bytes) else str(reason)
-        more = ", the file ends too early or is no file" if isinstance(error, rawpy.LibRawIOError) else ""
+        more = ", the file ends too early or lacks its picture" if isinstance(error, rawpy.LibRawIOError) else ""
         if read_exif(path).jpeg_xl:
             more = ": it is a DNG compressed with JPEG XL; convert it with Adobe's DNG Converter, without compression"
         raise PhotoError(f"LibRaw cannot read {path.name}: {text}{more}", "unreadable") from error

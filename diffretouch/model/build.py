@@ -94,7 +94,7 @@ def new_pipeline(train: Train, autoencoder: AutoencoderKL, variance: str, seed: 
         pipe.register_to_config(**settings)
         return pipe
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed GPUs, too
         unet = new_unet(train) if folder is None else widened_unet(folder, train)
         grid_head, guide = GridHead(train.grid_depth), Guide()
     scheduler = new_scheduler(variance) if folder is None else scheduler_like(folder, variance)

@@ -18,5 +18,5 @@ def new_peer(name: str, seed: int) -> Peer:
     if name not in PEERS:
         raise ValueError(f"unknown peer {name!r}: there are {', '.join(PEERS)}")
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_of(seed, "peer", name))
+        torch.default_generator.manual_seed(seed_of(seed, "peer", name))
         return PEERS[name]()

@@ -24,7 +24,7 @@ KINDS = {
     "registration": "an expert's result is shifted against the input",
     "crashed": "decoding broke off or took too long",
     "split": "belongs to no split by its id",
-    "picture": "an expert's result or a mask cannot be used",
+    "several": "more than one RAW file has its name",
 }
 """Kinds of reason in the manifest, in plain words; another kind is counted without words."""
 

@@ -170,7 +170,8 @@ def tell(manifest: pd.DataFrame, records: dict[str, Record], corpus: Corpus, dat
         kinds = ", ".join(f"{count} {kind}" for kind, count in bad["kind"].value_counts().items())
         raise UserError(
             f"{len(bad)} of {len(manifest)} photos of {dataset} cannot be used ({kinds}), more than "
-            f"decode.max_quarantined_share {allowed}: mend the files named above, then `dvc repro decode@{dataset}`"
+            f"decode.max_quarantined_share {allowed}: mend the files named above, or allow more in params.yaml (what "
+            f"is decoded is kept), then `dvc repro decode@{dataset}`"
         )
 
 

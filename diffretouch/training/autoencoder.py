@@ -19,7 +19,7 @@ def fit(
 ) -> AutoencoderKL:
     """Fit on random crops of `pictures` (M,3,S,S) in [0,1]; its scaling_factor becomes 1/std of the latents."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_of(seed, "autoencoder"))
+        torch.default_generator.manual_seed(seed_of(seed, "autoencoder"))
         vae = new_autoencoder(settings, norm_groups).to(device or torch.device("cpu"))
     optimiser = torch.optim.AdamW(vae.parameters(), lr=settings.learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, settings.steps)

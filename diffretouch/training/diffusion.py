@@ -55,6 +55,10 @@ class Drawn:
     """(N,) place in the ground truths."""
     expert: Tensor
     """(N,)"""
+    other_expert: Tensor
+    """(N,) another one, where there are two."""
+    paired: Tensor
+    """(N,) whether the branch that practises control is told that expert's c and shown that expert's result."""
     mirrored: Tensor
     """(N,1,1,1) whether photo and expert are seen in a mirror."""
     gains: Tensor
@@ -96,23 +100,24 @@ class DiffRetouchObjective:
         zt = pipe.scheduler.add_noise(z0, noise, t)
         learns = (settings.pixel_timesteps[0] <= t) & (t <= settings.pixel_timesteps[1])
 
-        branches = [(zt, c * drawn.kept.to(device))]
+        told = c * drawn.kept.to(device)
+        branches = [(zt, told)]
         control = settings.control_loss if settings.condition == "expert" else "none"
         if settings.output == "autoencoder":
             seen = pipe.network_input(photo)
-            eps, _ = net(self._unet, zt, t, seen, branches[0][1])
+            eps, _ = net(self._unet, zt, t, seen, told)
             return _only_noise(mse_loss(eps, noise))
         if control == "ours":
-            branches.append((zt, drawn.practised.to(device)))
+            branches.append((zt, self._practised(drawn).to(device)))
         if control == "published":
-            branches += [(pipe.scheduler.add_noise(z0, drawn.other_noise.to(device), t), c), (zt, -c)]
+            branches += [(pipe.scheduler.add_noise(z0, drawn.other_noise.to(device), t), told), (zt, -told)]
         count, own = len(branches), len(photo)
         z_all, c_all = (torch.cat(x) for x in zip(*branches, strict=True))
         eps, d, grid = net(self._retouched, z_all, t.repeat(count), photo.repeat(count, 1, 1, 1), c_all)
 
         parts = {
             "eps": mse_loss(eps[:own], noise),
-            "pixel": _mean_where(learns, (2 * (d[:own] - result)).square().mean((1, 2, 3))),
+            "pixel": _mean_where(learns, _apart(d[:own], result)),
             "control": torch.zeros((), device=device),
             "grid": grid.diff(dim=3).square().mean() + grid.diff(dim=4).square().mean(),
         }
@@ -121,11 +126,15 @@ class DiffRetouchObjective:
             if control == "ours":
                 found, asked = (s[:own], s[own:]), (c_all[:own], c_all[own:])
                 each = losses.ours(found, asked, mid, half, noticeable, scale, settings.control_difference)
+                # a mean over all that is compared; its weights are constants, so that a step is the mean of its parts
+                others = learns & drawn.paired.to(device)
+                of_others = _mean_where(others, _apart(d[own:], self._result(drawn, drawn.other_expert)))
+                parts["pixel"] = (parts["pixel"] + of_others) / (1 + settings.control_pairs)
             else:
                 first, alike, opposite = s.chunk(3)
                 if settings.published_gradient == "own":
                     alike, opposite = alike.detach(), opposite.detach()
-                each = losses.published(first, alike, opposite, c, scale, settings.tau)
+                each = losses.published(first, alike, opposite, told, scale, settings.tau)
             parts["control"] = _mean_where(learns, each)
         total = (
             parts["eps"]
@@ -161,24 +170,46 @@ class DiffRetouchObjective:
         kept = torch.rand(total, 4, generator=draw) >= settings.condition_dropout
         if not settings.dropout_by_component:
             kept = kept[:, :1].expand(-1, 4)
-        everything = (view, expert, mirrored, errors, posterior, noise, other, t, practised, kept.float())
+        paired = torch.rand(total, generator=draw) < settings.control_pairs
+        step = 1 + torch.randint(max(1, data.experts - 1), (total,), generator=draw)
+        other_expert = (expert + step) % data.experts
+        everything = (
+            *(view, expert, other_expert, paired, mirrored, errors),
+            *(posterior, noise, other, t, practised, kept.float()),
+        )
         return Drawn(*(part.of(x) for x in everything))
+
+    def _practised(self, drawn: Drawn) -> Tensor:
+        """c of the branch that practises control: another expert's, or any."""
+        of_other = self.data.conditions[drawn.view, drawn.other_expert]
+        return torch.where(drawn.paired[:, None], of_other, drawn.practised)
+
+    def _result(self, drawn: Drawn, expert: Tensor) -> Tensor:
+        """Results of `expert` (N,): (N,3,S,S) in [0,1], on the device, mirrored where their photos are."""
+        result = unit(self.data.results[drawn.view, expert].to(self.pipe.device))
+        (result,) = mirror(drawn.mirrored.to(self.pipe.device), result)
+        return result
 
     def _ground_truths(self, drawn: Drawn) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Photo and result (N,3,S,S) in [0,1], Z_0 (N,4,h,h) and c (N,4), on the device."""
         data, device, where = self.data, self.pipe.device, (drawn.view, drawn.expert)
-        photo, result = unit(data.photos[drawn.view].to(device)), unit(data.results[where].to(device))
+        photo = unit(data.photos[drawn.view].to(device))
         z0 = (data.latent_mean[where] + data.latent_std[where] * drawn.posterior).to(device)
-        photo, result, z0 = mirror(drawn.mirrored.to(device), photo, result, z0)
+        photo, z0 = mirror(drawn.mirrored.to(device), photo, z0)
         if self.settings.input_exposure or self.settings.input_white_balance:
             photo = expose(photo, drawn.gains.to(device))
-        return photo, result, z0, data.conditions[where].to(device)
+        return photo, self._result(drawn, drawn.expert), z0, data.conditions[where].to(device)
 
 
 def _only_noise(eps: Tensor) -> dict[str, Tensor]:
     """The losses of a network without a grid."""
     zero = torch.zeros_like(eps)
     return {"loss": eps, "eps": eps, "pixel": zero, "control": zero, "grid": zero}
+
+
+def _apart(made: Tensor, result: Tensor) -> Tensor:
+    """Mean squared difference of pictures (N,3,H,W) in [0,1], as it is on [-1,1]: (N,)."""
+    return (2 * (made - result)).square().mean((1, 2, 3))
 
 
 def _mean_where(mask: Tensor, values: Tensor) -> Tensor:

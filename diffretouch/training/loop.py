@@ -69,9 +69,12 @@ def fit(
     model = accelerator.prepare(net)
     trained = [parameter for group in optimiser.param_groups for parameter in group["params"]]
 
+    def state_now() -> dict[str, Any]:
+        return {"history": history, "window": window, **{n: p.state_dict() for n, p in kept.items()}}
+
     def save(step: int) -> None:
         if first_process:
-            states.save(step, {"history": history, "window": window, **{n: p.state_dict() for n, p in kept.items()}})
+            states.save(step, state_now())
         accelerator.wait_for_everyone()
 
     total = settings.batch_size * settings.accumulation * accelerator.num_processes
@@ -122,7 +125,8 @@ def fit(
                     point |= {name: round(value, 4) for name, value in measured.items()}
                 history.append(point)
                 on_point(point)
-            if states.fits() if stop else is_save:
+            # the first process, which writes, knows whether there is time for it
+            if _agreed(accelerator, int(first_process and states.fits(state_now()))) if stop else is_save:
                 save(done)
                 saved = done
             now = time.monotonic()
@@ -174,7 +178,7 @@ def _stopped(accelerator: Accelerator, stop: int, done: int, saved: int) -> Stop
 
 
 def _agreed(accelerator: Accelerator, own: int) -> int:
-    """The signal that any of the processes got, or 0: all of them stop after the same step."""
+    """The largest number that any of the processes has, so that all of them do the same: the signal that one got."""
     if accelerator.num_processes == 1:
         return own
     return int(accelerator.gather(torch.tensor([own], device=accelerator.device)).max())

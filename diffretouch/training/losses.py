@@ -9,9 +9,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import huber_loss
 
-SMALLEST_HALF = 0.25
-"""A photo's half-range counts as this share of the mean at least: the smallest are the noisiest."""
-
 
 def published(
     own: Tensor, other_noise: Tensor, opposite: Tensor, condition: Tensor, scale: Tensor, tau: float
@@ -34,17 +31,17 @@ def ours(
 ) -> Tensor:
     """Two branches of one photo and noise, D(c) and D(c'), against the scores c and c' ask for; signed: (N,).
 
-    Where they lie: each branch's distance from mid + c half, in units of `scale`. How they differ, `difference` times:
-    s(D(c')) - s(D(c)) against (c' - c) half, in the photo's own half-ranges; what is hard to know, the middle, cancels
-    there, and small ranges count as much as large ones, as in the slope that judges a slider. Between D(c) and D(-c)
-    it is a margin of 2 |c_i| half-ranges that can neither flip its sign nor saturate. Huber with its knee at a half;
-    attributes on which the photo's experts agree (not `noticeable`) are free.
+    Their scores are asked to be mid + c half and mid + c' half. What that asks of the two together and of the step
+    between them are judged apart: where their average lies, and, `difference` times, how far s(D(c')) - s(D(c)) is from
+    (c' - c) half; each in units of `scale`, Huber with its knee at a half. The middle, which is hard to know from a
+    photo, is missed by half a range or more at first: were each branch judged for itself, both would be pulled the
+    same way by the same flat slope, and nothing would part them. Between D(c) and D(-c) the second part is a margin of
+    2 |c_i| half-ranges that can neither flip its sign nor saturate. Attributes on which the photo's experts agree (not
+    `noticeable`) are free.
     """
     asked = tuple(mid + c * half for c in condition)
-    apart = [_huber((s - wanted) / scale) for s, wanted in zip(measured, asked, strict=True)]
-    moved, wanted = measured[1] - measured[0], asked[1] - asked[0]
-    along = _huber((moved - wanted) / torch.maximum(half, SMALLEST_HALF * scale))
-    return (((apart[0] + apart[1]) / 2 + difference * along) * noticeable).sum(1)
+    one, other = ((s - wanted) / scale for s, wanted in zip(measured, asked, strict=True))
+    return ((_huber((one + other) / 2) + difference * _huber(other - one)) * noticeable).sum(1)
 
 
 def _huber(error: Tensor) -> Tensor:

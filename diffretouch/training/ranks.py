@@ -31,11 +31,14 @@ def is_rank() -> bool:
 
 
 def new_accelerator(device: str) -> Accelerator:
-    """This process among those that train together; `device` is `runtime.device`."""
+    """This process among those that train together; `device` is `runtime.device`.
+
+    `train.precision` alone says what is computed in bf16, whatever `accelerate config` was told on this machine.
+    """
     if parent := os.environ.get(PARENT):
         die_with(int(parent))
     cpu = pick_device(device).type == "cpu"
-    return Accelerator(cpu=cpu, kwargs_handlers=[InitProcessGroupKwargs(timeout=WAIT)])
+    return Accelerator(cpu=cpu, mixed_precision="no", kwargs_handlers=[InitProcessGroupKwargs(timeout=WAIT)])
 
 
 def together(processes: int, command: list[str], device: str) -> None:

@@ -20,6 +20,8 @@ from diffretouch.files.atomic import whole
 Mark = str | int | float | bool | None
 SLOWEST_SAVE_S = 20.0
 """A process that is asked to stop has 30 seconds with most schedulers, and must leave within them."""
+SLOW_DISK = 200e6
+"""Bytes a second that a save is expected to write before one has been timed."""
 
 
 def flat(tree: Any, name: str) -> dict[str, Mark]:
@@ -74,9 +76,9 @@ class States:
             old.unlink()
         self._seconds = time.monotonic() - started
 
-    def fits(self) -> bool:
-        """Whether one more save should end before a stopped process is killed, going by the last one."""
-        return self._seconds < SLOWEST_SAVE_S
+    def fits(self, state: Mapping[str, Any]) -> bool:
+        """Whether one more save should end before a stopped process is killed: by the last one, else by its size."""
+        return (self._seconds or _size(state) / SLOW_DISK) < SLOWEST_SAVE_S
 
     def clear(self) -> None:
         """Remove them all: the run is over."""
