@@ -81,8 +81,9 @@ def main() -> None:
     if asked.one:
         print(json.dumps(trained(asked.name[0], asked.seeds[0])))
         return
+    wanted = {"in use", *(asked.name or CHOICES)}
     known = current(asked.seeds)
-    left = [(n, seed) for seed in asked.seeds for n in asked.name or CHOICES if (n, seed) not in known]
+    left = [(n, seed) for seed in asked.seeds for n in CHOICES if n in wanted and (n, seed) not in known]
     lock, environment = threading.Lock(), {**os.environ, "OMP_NUM_THREADS": "1"}
 
     def run(key: Key) -> None:

@@ -35,8 +35,13 @@ RUN_BY = {
 
 def code_of(stage: str) -> list[str]:
     """Files the stage's result can depend on, from the root, sorted: `stages/<stage>.py` and all below it."""
+    return code_below(f"stages.{stage}", *RUN_BY.get(stage, ()))
+
+
+def code_below(*names: str) -> list[str]:
+    """These modules of the package (`stages.train`) and all they import, as files from the root, sorted."""
     found: set[Path] = set()
-    todo = {file for name in (f"stages.{stage}", *RUN_BY.get(stage, ())) for file in _executed(f"{PACKAGE}.{name}")}
+    todo = {file for name in names for file in _executed(f"{PACKAGE}.{name}")}
     while todo:
         path = todo.pop()
         if path not in found:

@@ -28,7 +28,7 @@ from diffretouch.evaluation import control
 from diffretouch.files.workspace import training_dir
 from diffretouch.training.resume import Stopped
 from tests import fake_chain
-from tests.import_graph import code_of
+from tests.import_graph import code_below
 
 ROOT = fake_chain.ROOT
 
@@ -175,12 +175,16 @@ OWES_NOTHING = ("config/", "errors.py", "progress.py", "code.py", "processes.py"
 """How work is done and what is said meanwhile; parameters are marks of their own."""
 
 
-@pytest.mark.parametrize(("step", "module"), [("train", "train"), ("sample", "sample"), ("evaluate", "evaluate")])
-def test_a_step_depends_on_all_code_that_its_stage_imports(step: str, module: str) -> None:
+STEPS = {step: f"stages.{step}" for step in ("train", "sample", "evaluate")}
+STEPS |= {step: f"comparing.{step.replace('-', '_')}" for step in ("peer-train", "peer-sample", "probe")}
+
+
+@pytest.mark.parametrize("step", CODE)
+def test_a_step_depends_on_all_code_that_its_module_imports(step: str) -> None:
     listed = [PACKAGE / name for name in CODE[step]]
-    for file in code_of(module):
+    for file in code_below(STEPS[step]):
         inside = file.removeprefix("diffretouch/")
-        if inside.endswith("__init__.py") or inside.startswith(OWES_NOTHING):
+        if inside.endswith(("__init__.py", "page.html")) or inside.startswith(OWES_NOTHING):
             continue
         assert any(PACKAGE / inside == place or place in (PACKAGE / inside).parents for place in listed), (step, file)
     assert all(place.exists() for place in listed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from diffretouch.config import Params
 from diffretouch.corpus.demo import write_demo
 from diffretouch.corpus.demo_camera import BLACK, CAMERAS, Exposure, write_dng
 from diffretouch.corpus.layout import list_photos, read_card
+from diffretouch.decoding.thumbnail import write_thumbnail
 from diffretouch.errors import PhotoError, UserError
 from diffretouch.files import raw
 from diffretouch.files.icc import icc
@@ -337,6 +339,7 @@ def test_two_raws_of_one_name_are_counted_as_such(here: Path) -> None:
 
 def test_a_photo_that_cannot_be_used_keeps_its_camera(here: Path) -> None:
     known = run()["camera"].to_dict()
+    (here / "data/fivek/photos.csv").unlink()  # which says it too
     (here / f"data/fivek/{RESULT}").unlink()
     cut(here / f"data/fivek/dng/{GOOD}.dng", 0.9)
     manifest = run(share=1.0)
@@ -360,6 +363,15 @@ def test_a_damaged_preview_costs_the_small_picture_alone(here: Path) -> None:
         put(path, whole[:frame] + damaged + whole[frame + len(damaged) :])
         assert run().loc[BAD, "kind"] == "missing"
         assert max(read_srgb(thumbnail).shape) == 320
+
+
+@pytest.mark.parametrize("content", [b"\xff\xd8 no JPEG", b"\xff\xd8\xff\xdb\x00\x04\x00\x10", b""], ids=str)
+def test_a_preview_that_pillow_refuses_is_none(here: Path, monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
+    """LibRaw hands out a JPEG's bytes unchecked."""
+    photo = list_photos(here / "data/fivek", "abc")[0]
+    monkeypatch.setattr(raw, "preview", lambda _: content)
+    assert write_thumbnail(photo, here / "shown.jpg") and max(read_srgb(here / "shown.jpg").shape) == 320
+    assert not write_thumbnail(replace(photo, experts={}), here / "none.jpg")
 
 
 def test_mutants_go_through_the_stage(here: Path) -> None:

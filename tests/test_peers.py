@@ -160,6 +160,22 @@ def test_a_photos_retouch_does_not_depend_on_the_others(name: str) -> None:
 
 
 @NAMES
+def test_in_use_it_looks_at_photos_no_sharper_than_those_it_was_trained_on(name: str) -> None:
+    net, photo = _moved(name), _photo(1, 3, 120, 90)
+    small = torch.nn.functional.interpolate(photo, (16, 16), mode="bilinear", antialias=True)
+    looked: list[Tensor] = []
+    first = next(m for m in net.modules() if isinstance(m, torch.nn.Conv2d) and m.kernel_size != (1, 1))
+    first.register_forward_pre_hook(lambda _module, inputs: looked.append(inputs[0]))
+    net.detail = 16
+    with torch.no_grad():
+        net(small)
+        net(photo)
+        net.detail = peer.SEEN
+        net(photo)
+    assert torch.equal(looked[0], looked[1]) and not torch.allclose(looked[1], looked[2], atol=0.02)
+
+
+@NAMES
 def test_a_few_steps_teach_a_retouch(name: str, truths: GroundTruths) -> None:
     net = new_peer(name, seed=0)
     objective = PeerObjective(net, truths, _settings(input_exposure=0.0, input_white_balance=0.0), expert=0)

@@ -29,7 +29,7 @@ BELOW = ("attributes.py", "bilateral_grid.py", "color.py", "condition.py", "devi
 MEASURES = ("evaluation", "metrics.py", "stages/evaluate.py")
 CODE = {
     "train": (*BELOW, "training", "stages/train.py"),
-    "peer-train": (*BELOW, "training", "peers", "comparing/peer_train.py"),
+    "peer-train": (*BELOW, "training", "peers", "comparing/peer_train.py", "comparing/peer_sample.py"),
     "sample": (*BELOW, "sampling", "stages/sample.py"),
     "peer-sample": (*BELOW, "peers", "comparing/peer_sample.py"),
     "evaluate": (*BELOW, *MEASURES),
@@ -157,7 +157,7 @@ def open_folder(folder: Path, params: Params) -> None:
 def views_of(run: Run) -> Path:
     """The folder in which what `run` trains on is prepared; arms and seeds that need the same share it."""
     train = run.params.train
-    names = ("seed", "views", "network_size", "norm_groups", "autoencoder", "start")
+    names = ("seed", "views", "network_size", "norm_groups", "autoencoder", "start", "validation_photos")
     text = json.dumps(train.model_dump(mode="json", include=set(names)), sort_keys=True)
     return run.folder.parent / f"views-{run.seed}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 

@@ -15,7 +15,6 @@ Measures of the long table, by `slice` (all, expert_<x>, an attribute, a pair `m
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
@@ -27,7 +26,7 @@ from diffretouch.comparing.arms import Run
 from diffretouch.config import Attributes, Params
 from diffretouch.evaluation import control
 from diffretouch.evaluation.summary import DECIMALS, estimator
-from diffretouch.files.tables import read_table
+from diffretouch.files.tables import read_scales, read_table
 from diffretouch.files.workspace import stage_dir
 from diffretouch.metrics import Interval
 
@@ -51,7 +50,7 @@ SHOWN_BY_SEED = (
 def per_photo(runs: Sequence[Run], dataset: str) -> pd.DataFrame:
     """All arms' values: KEYS and value; `input` and `mean_expert` are arms with seed -1."""
     truths = read_table(stage_dir("attributes", dataset) / "attributes.parquet", ["photo_id", "expert"])
-    scales = json.loads((stage_dir("attributes", dataset) / "scales.json").read_text())
+    scales = read_scales(dataset)
     ranges = control.half_ranges(truths, Attributes(**{name: scales[name] for name in Attributes.model_fields}))
     parts: list[pd.DataFrame] = []
     for run in runs:

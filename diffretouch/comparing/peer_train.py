@@ -35,6 +35,7 @@ def run(params: Params, dataset: str, network: str, letter: str = "") -> None:
     prepared = open_prepared(params, dataset, folder / "views", device)
     expert = params.corpus(dataset).experts.index(letter) if letter else None
     peer = new_peer(network, settings.seed).to(device)
+    peer.detail = prepared.scheme.size
     marks = {**prepared.marks(settings), "network": network, "expert": letter}
     history: list[dict[str, float]] = []
     fit(

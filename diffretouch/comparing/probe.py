@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +20,7 @@ from diffretouch.comparing.texture import survival
 from diffretouch.config import Params, Sample
 from diffretouch.devices import pick_device
 from diffretouch.files.pictures import Picture, read_srgb
-from diffretouch.files.tables import read_table, write_table
+from diffretouch.files.tables import read_scales, read_table, write_table
 from diffretouch.files.workspace import new_dir, stage_dir
 from diffretouch.metrics import psnr
 from diffretouch.progress import track
@@ -59,7 +58,7 @@ def run(params: Params, dataset: str) -> None:
         from diffretouch.model import RetouchPipeline  # heavy, and of no use to a peer
 
         pipe = RetouchPipeline.from_pretrained(model, local_files_only=True).to(pick_device(params.runtime.device))
-    size = _score_size(dataset)
+    size = int(read_scales(dataset)["size"])
     rows = []
     scenes = _scenes(params, dataset)
     for scene in track(scenes, f"probe {dataset}", len(scenes)):
@@ -153,10 +152,6 @@ def _scenes(params: Params, dataset: str) -> list[partial[Scene]]:
 def _read(photo_id: str, photo: Path, experts: dict[str, Path], half: Tensor, own: dict[str, Path]) -> Scene:
     opened = ({name: read_srgb(path) for name, path in paths.items()} for paths in (experts, own))
     return Scene(photo_id, read_srgb(photo), next(opened), half, next(opened))
-
-
-def _score_size(dataset: str) -> int:
-    return int(json.loads((stage_dir("attributes", dataset) / "scales.json").read_text())["size"])
 
 
 def _planes(picture: Picture) -> Tensor:

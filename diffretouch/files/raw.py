@@ -152,12 +152,7 @@ def preview(path: Path) -> bytes | NDArray[np.uint8] | None:
             thumb = raw.extract_thumb()
     except rawpy.LibRawError:
         return None
-    match thumb.format:
-        case rawpy.ThumbFormat.JPEG:
-            return bytes(thumb.data)
-        case rawpy.ThumbFormat.BITMAP:
-            return np.array(thumb.data)
-    return None
+    return bytes(thumb.data) if thumb.format == rawpy.ThumbFormat.JPEG else np.array(thumb.data)
 
 
 @contextmanager

@@ -37,7 +37,7 @@ class CSRNet(Peer):
 
     def forward(self, photo: Tensor) -> Tensor:
         """sRGB (N,3,H,W) in [0,1] -> (N,3,H,W), not clamped."""
-        condition = self.condition(seen(photo))
+        condition = self.condition(seen(photo, self.detail))
         scales_shifts = [modulation(condition)[:, :, None, None].chunk(2, dim=1) for modulation in self.modulations]
 
         def pixelwise(x: Tensor) -> Tensor:

@@ -58,7 +58,7 @@ class HDRNet(Peer):
 
     def grid(self, photo: Tensor) -> Tensor:
         """sRGB (N,3,H,W) in [0,1] -> (N,12,8,16,16)."""
-        features = self.splat(seen(photo))
+        features = self.splat(seen(photo, self.detail))
         fused = (self.local(features) + self.whole(features)[:, :, None, None]).relu()
         return self.predict(fused).unflatten(1, (12, DEPTH))
 

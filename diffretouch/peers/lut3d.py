@@ -58,7 +58,7 @@ class AdaptiveLut(Peer):
 
     def weights(self, photo: Tensor, chance: Tensor | None = None) -> Tensor:
         """sRGB (N,3,H,W) in [0,1] -> (N,3); with `chance` (N,128,8,8) in [0,1), half of the features drop out."""
-        features = self.features(seen(photo))
+        features = self.features(seen(photo, self.detail))
         if chance is not None:
             features = features * (chance >= DROPOUT) / (1 - DROPOUT)
         return self.weigh(features).flatten(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,6 +20,9 @@ cache (CSRNet measured: a quarter of the time of 1 << 18)."""
 class Peer(nn.Module):
     """A deterministic retoucher: sRGB (N,3,H,W) in [0,1] of any size -> (N,3,H,W), not clamped."""
 
+    detail: int = SEEN
+    """Side in pixels of the squares it is trained on; photos in use are reduced to it before it looks at them, so that
+    they are as sharp as those."""
     chances: tuple[int, ...] = ()
     """Shape of the random numbers in [0,1) that each photo of a training step brings as forward's second argument;
     () where training is as deterministic as use."""
@@ -32,9 +36,14 @@ class Peer(nn.Module):
         return [{"params": list(self.parameters()), "lr": rate, "weight_decay": 0.0}]
 
 
-def seen(photo: Tensor) -> Tensor:
-    """A photo as a peer sees it: (N,3,H,W) -> (N,3,256,256), same range, antialiased, squared."""
-    return interpolate(photo, size=(SEEN, SEEN), mode="bilinear", antialias=True, align_corners=False)
+def seen(photo: Tensor, detail: int = SEEN) -> Tensor:
+    """A photo as a peer sees it, with no more than `detail` x `detail` pixels' worth of detail: (N,3,H,W) ->
+    (N,3,256,256), same range, antialiased, squared.
+    """
+    square = partial(interpolate, mode="bilinear", antialias=True, align_corners=False)
+    if detail < SEEN:
+        photo = square(photo, size=(detail, detail))
+    return square(photo, size=(SEEN, SEEN))
 
 
 def in_bands(pixelwise: Callable[[Tensor], Tensor], photo: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from diffretouch.config import Attributes, Report
-from diffretouch.files.tables import read_table
+from diffretouch.files.tables import read_scales, read_table
 from diffretouch.files.workspace import require, stage_dir
 from diffretouch.report import curves
 from diffretouch.report.frames import data_uri
@@ -63,8 +63,7 @@ def gather(dataset: str, settings: Report) -> Dataset:
     samples = read_table(stage_dir("sample", dataset) / "samples.parquet", ("photo_id", "split", "sweep", "path"))
     measured = read_table(stage_dir("evaluate", dataset) / "per_sample.parquet", ("photo_id", "sweep", "psnr", "path"))
     truths = read_table(stage_dir("attributes", dataset) / "attributes.parquet", ("photo_id", "expert"))
-    scales = require(stage_dir("attributes", dataset) / "scales.json", f"dvc repro attributes@{dataset}")
-    found = json.loads(scales.read_text(encoding="utf-8"))
+    found = read_scales(dataset)
     scheme = Attributes(**{name: found[name] for name in Attributes.model_fields})
     usable = manifest[manifest["status"] == "ok"]
     sampled = samples[samples["split"] == "test"]

@@ -17,13 +17,12 @@ from diffretouch.errors import UserError
 from diffretouch.files.atomic import write_json
 from diffretouch.files.figures import FAINT, expert_colours, save, style
 from diffretouch.files.pictures import read_srgb
-from diffretouch.files.tables import read_table, write_table
+from diffretouch.files.tables import FACTS, read_table, write_table
 from diffretouch.files.workspace import new_dir, publish, stage_dir
 from diffretouch.progress import track
 
 PLOT = "attributes.png"
-FACTS = ["split", "group", "licence", "camera", "categories"]
-"""Of the photo, carried into the table."""
+OF_PHOTO = ["split", *FACTS]
 UNITS = ("colorfulness [0,1]", "brightness [0,1]", "contrast (mean squared difference)", "temperature (mired)")
 
 
@@ -32,13 +31,13 @@ def run(params: Params, dataset: str) -> None:
     torch.set_num_threads(params.runtime.threads)
     settings, experts = params.attributes, params.corpus(dataset).experts
     decoded = stage_dir("decode", dataset)
-    manifest = read_table(decoded / "manifest.parquet", ["photo_id", "status", *FACTS])
+    manifest = read_table(decoded / "manifest.parquet", ["photo_id", "status", *OF_PHOTO])
     photos = manifest[manifest["status"] == "ok"]
     measured = {
         row["photo_id"]: score_pictures([decoded / row[f"expert_{x}"] for x in experts], settings.size)
         for _, row in track(photos.iterrows(), f"attributes {dataset}", len(photos))
     }
-    facts = photos.set_index("photo_id")[FACTS].to_dict("index")
+    facts = photos.set_index("photo_id")[OF_PHOTO].to_dict("index")
     training = [s for photo_id, s in measured.items() if facts[photo_id]["split"] == "train"]
     if not training:
         raise UserError(f"{dataset} has no usable train photos: see {decoded}/manifest.parquet")

@@ -13,12 +13,11 @@ from diffretouch.evaluation.style import FEATURES, NAME, describe, nearest, styl
 from diffretouch.files.atomic import whole
 from diffretouch.files.figures import save
 from diffretouch.files.pictures import read_srgb
-from diffretouch.files.tables import read_table, write_table
+from diffretouch.files.tables import FACTS, read_table, write_table
 from diffretouch.files.workspace import new_dir, publish, stage_dir
 from diffretouch.progress import track
 
 RANDOM = ("random_0_1", "random_1_2", "random_2_3")
-FACTS = ["group", "licence", "camera", "categories"]
 """Of the photo, carried on from the manifest."""
 
 
@@ -62,5 +61,5 @@ def _pictures(dataset: str, experts: tuple[str, ...]) -> pd.DataFrame:
         own = {"photo_id": line["photo_id"], "kind": line["sweep"], "expert": "", "sample": int(line["sample"])}
         rows.append({**own, "path": sampled / line["path"]})
     pictures = pd.DataFrame(rows, columns=["photo_id", "kind", "expert", "sample", "path"])
-    facts = pictures[["photo_id"]].join(photos.set_index("photo_id")[FACTS], on="photo_id")
+    facts = pictures[["photo_id"]].join(photos.set_index("photo_id")[[*FACTS]], on="photo_id")
     return pd.concat([facts, pictures.drop(columns="photo_id")], axis=1)

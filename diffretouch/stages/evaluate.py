@@ -13,12 +13,12 @@ from diffretouch.evaluation import control, plots, summary
 from diffretouch.evaluation.measure import METRIC_COLUMNS, SCORES, Photo, Ruler, Sampled, measure_all
 from diffretouch.files.atomic import whole, write_json
 from diffretouch.files.figures import save
-from diffretouch.files.tables import read_table, write_table
+from diffretouch.files.tables import FACTS, read_scales, read_table, write_table
 from diffretouch.files.workspace import new_dir, publish, report_dir, require, stage_dir
 
-FACTS = ("split", "group", "licence", "camera", "categories")
+OF_PHOTO = ("split", *FACTS)
 """Of the photo, carried on from the samples."""
-SAMPLES = ("photo_id", *FACTS, "sweep", "expert", "sample", "path", *(f"c_{name}" for name in ATTRIBUTES))
+SAMPLES = ("photo_id", *OF_PHOTO, "sweep", "expert", "sample", "path", *(f"c_{name}" for name in ATTRIBUTES))
 
 
 def run(params: Params, dataset: str) -> None:
@@ -29,7 +29,7 @@ def run(params: Params, dataset: str) -> None:
     manifest = read_table(decoded / "manifest.parquet", wanted)
     samples = read_table(sampled / "samples.parquet", SAMPLES).convert_dtypes()
     truths = read_table(scored / "attributes.parquet", ("photo_id", "expert", *SCORES))
-    scales = json.loads(require(scored / "scales.json", f"dvc repro attributes@{dataset}").read_text())
+    scales = read_scales(dataset)
     card = json.loads(require(decoded / "corpus.json", f"dvc repro decode@{dataset}").read_text())
 
     ruler = Ruler(scales["size"], _lpips(params.evaluate, dataset))
@@ -82,10 +82,10 @@ def _photos(
 
 def _join(samples: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
     """Measured rows with the keys of their samples; those of the input and the experts' mean have no sample."""
-    facts = samples.drop_duplicates("photo_id").set_index("photo_id")[list(FACTS)]
-    keys = samples.drop(columns=["photo_id", *FACTS, "sweep", "expert"])
+    facts = samples.drop_duplicates("photo_id").set_index("photo_id")[list(OF_PHOTO)]
+    keys = samples.drop(columns=["photo_id", *OF_PHOTO, "sweep", "expert"])
     joined = measured.join(facts, on="photo_id").join(keys, on="key").drop(columns="key")
-    first = ["photo_id", *FACTS, "sweep", "expert", *keys.columns]
+    first = ["photo_id", *OF_PHOTO, "sweep", "expert", *keys.columns]
     return joined[[*first, *(name for name in METRIC_COLUMNS if name in joined)]]
 
 

@@ -10,14 +10,14 @@ from diffretouch.config import Params, Sample
 from diffretouch.devices import pick_device
 from diffretouch.errors import UserError
 from diffretouch.files.pictures import read_srgb, write_png8
-from diffretouch.files.tables import read_table, write_table
+from diffretouch.files.tables import FACTS, read_table, write_table
 from diffretouch.files.workspace import new_dir, require, stage_dir
 from diffretouch.model import RetouchPipeline
 from diffretouch.progress import track
 from diffretouch.sampling.sweeps import Request, requests
 from diffretouch.seeds import generator, seed_of
 
-FACTS = ["split", "group", "licence", "camera", "categories"]
+OF_PHOTO = ["split", *FACTS]
 """Of the photo, carried into the table."""
 
 
@@ -26,7 +26,7 @@ def run(params: Params, dataset: str) -> None:
     torch.set_num_threads(params.runtime.threads)
     settings, experts = params.sample, params.corpus(dataset).experts
     decoded = stage_dir("decode", dataset)
-    manifest = read_table(decoded / "manifest.parquet", ["photo_id", "status", "input", *FACTS])
+    manifest = read_table(decoded / "manifest.parquet", ["photo_id", "status", "input", *OF_PHOTO])
     photos = manifest[(manifest["status"] == "ok") & manifest["split"].isin(settings.splits)]
     if photos.empty:
         raise UserError(f"{dataset} has no usable photos in the splits {list(settings.splits)}: see {decoded}")
@@ -53,7 +53,7 @@ def run(params: Params, dataset: str) -> None:
             for request, image in zip(batch, made.images, strict=True):
                 name = f"{photo_id}/{request.sweep}_{request.expert or request.sample}.png"
                 write_png8(out / name, image.permute(1, 2, 0).cpu().numpy())
-                rows.append(_row(request, photo[FACTS].to_dict(), settings, name))
+                rows.append(_row(request, photo[OF_PHOTO].to_dict(), settings, name))
     write_table(out / "samples.parquet", pd.DataFrame(rows))
 
 

@@ -11,16 +11,13 @@ from diffretouch.config import Params
 from diffretouch.errors import UserError
 from diffretouch.files.atomic import whole, write_text
 from diffretouch.files.pictures import Picture, jpeg8, read_srgb, reduce_to
-from diffretouch.files.tables import read_table
+from diffretouch.files.tables import FACTS, read_table
 from diffretouch.files.workspace import new_dir, stage_dir
 from diffretouch.study.page import key_table, page, trial_table
 from diffretouch.study.pairs import Arm, plan
 
 JPEG_QUALITY = 95
 """One encoder for every arm; high enough that it cannot be what is preferred."""
-
-FACTS = ["group", "licence", "camera", "categories"]
-"""Of the photo, in the key alone: the one who judges does not see them."""
 
 
 def run(params: Params, dataset: str) -> None:
@@ -41,7 +38,7 @@ def run(params: Params, dataset: str) -> None:
     write_text(export / "index.html", page(trials, dataset))
     write_text(export / "trials.csv", trial_table(trials).to_csv(index=False, lineterminator="\n"))
     facts = read_table(stage_dir("decode", dataset) / "manifest.parquet", ("photo_id", *FACTS))
-    key = key_table(trials).join(facts.set_index("photo_id")[FACTS], on="photo_id")
+    key = key_table(trials).join(facts.set_index("photo_id")[[*FACTS]], on="photo_id")
     write_text(out / "key.csv", key.to_csv(index=False, lineterminator="\n"))
 
 

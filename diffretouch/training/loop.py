@@ -23,7 +23,9 @@ from diffretouch.training.resume import CutShort, States, Stopped, stop_requests
 
 SAY_EVERY_S = 10.0
 LOOK_EVERY = 10
-"""Steps between looks at the losses and at the wish to stop: each look waits for the GPU."""
+"""Steps between looks at the losses and at the wish to stop, at most: each look waits for the GPU."""
+LOOK_EVERY_MS = 2000
+"""Where ten steps take longer: a run that is asked to stop leaves within 30 seconds, its save included."""
 
 
 def fit(
@@ -79,8 +81,8 @@ def fit(
 
     total = settings.batch_size * settings.accumulation * accelerator.num_processes
     pending: list[dict[str, Tensor]] = []
-    started = said = time.monotonic()
-    saved = first
+    started = said = looked = time.monotonic()
+    saved, look_every = first, 1
     with stop_requests() as stops:
         for step in range(first, settings.steps):
             optimiser.zero_grad(set_to_none=True)
@@ -99,10 +101,13 @@ def fit(
 
             done = step + 1
             is_point, is_save = (done % n == 0 or done == settings.steps for n in _intervals(settings))
-            if not (is_point or is_save or len(pending) >= LOOK_EVERY or device.type == "cpu"):
+            if not (is_point or is_save or len(pending) >= look_every or device.type == "cpu"):
                 continue
             window += _finite(accelerator, pending, done, settings)
-            pending = []
+            now = time.monotonic()
+            step_ms = _agreed(accelerator, int(1000 * (now - looked) / len(pending)))
+            look_every = max(1, min(LOOK_EVERY, LOOK_EVERY_MS // max(1, step_ms)))
+            pending, looked = [], now
             stop = _agreed(accelerator, stops[0] if stops else 0)
             if is_point:
                 point = {"step": done} | {name: round(_mean(window, name), 6) for name in window[0]}

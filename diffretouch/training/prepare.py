@@ -22,8 +22,8 @@ from diffretouch.condition import conditions, just_noticeable
 from diffretouch.config import Attributes, Params, Train
 from diffretouch.errors import UserError
 from diffretouch.files.atomic import write_json
-from diffretouch.files.tables import read_table
-from diffretouch.files.workspace import new_dir, require, stage_dir
+from diffretouch.files.tables import read_scales, read_table
+from diffretouch.files.workspace import new_dir, stage_dir
 from diffretouch.model.build import AutoencoderKL, trained_autoencoder
 from diffretouch.training import autoencoder
 from diffretouch.training.data import GroundTruths, Source, digest_of, open_views, some_results, write_views
@@ -76,7 +76,7 @@ def prepare(
     settings, experts = params.train, params.corpus(dataset).experts
     decoded, attributes = stage_dir("decode", dataset), stage_dir("attributes", dataset)
     rows = photos or usable_photos(dataset, experts)
-    scales, scheme = _scales(dataset), _scheme(dataset)
+    scales, scheme = read_scales(dataset), _scheme(dataset)
     rows = {"train": rows["train"], "val": _spread(rows["val"], settings.validation_photos)}
     marks = {
         **flat([settings.views, settings.seed, settings.network_size, settings.norm_groups], "settings"),
@@ -117,7 +117,7 @@ def open_prepared(params: Params, dataset: str, folder: Path, device: torch.devi
     """What `prepare` left in `folder`."""
     fitted = folder / "autoencoder"
     vae = trained_autoencoder(params.train) or AutoencoderKL.from_pretrained(fitted, local_files_only=True)
-    scales = _scales(dataset)
+    scales = read_scales(dataset)
     return Prepared(
         vae=vae.eval().requires_grad_(False).to(device),
         train=open_views(folder / "train"),
@@ -173,13 +173,8 @@ def _stamp(path: Path) -> str:
     return f"{found.st_size} {found.st_mtime_ns}"
 
 
-def _scales(dataset: str) -> dict[str, Any]:
-    file = require(stage_dir("attributes", dataset) / "scales.json", f"dvc repro attributes@{dataset}")
-    return json.loads(file.read_text())
-
-
 def _scheme(dataset: str) -> Attributes:
-    scales = _scales(dataset)
+    scales = read_scales(dataset)
     return Attributes.model_validate({key: scales[key] for key in ("size", "scheme", "just_noticeable")})
 
 
