@@ -51,8 +51,9 @@ CHOICES: dict[str, dict[str, Any]] = {
     "L_cl published, tau .1, gradient through D alone": {"control_loss": "published", "published_gradient": "own"},
     "L_cl ours without differences": {"control_difference": 0.0},
     "L_cl ours, differences twice": {"control_difference": 2.0},
-    "lambda 1": {"control_weight": 1.0},
-    "lambda 9": {"control_weight": 9.0},
+    "L_cl ours without another expert's c": {"control_pairs": 0.0},
+    "lambda .3": {"control_weight": 0.3},
+    "lambda 3": {"control_weight": 3.0},
     "beta 5": {"pixel_weight": 5.0},
     "beta 60": {"pixel_weight": 60.0},
     "c dropped, 10 %": {"condition_dropout": 0.1},
@@ -60,6 +61,8 @@ CHOICES: dict[str, dict[str, Any]] = {
     "any t, 20 calls to t = 200 (the paper's)": {**ANY_T, "validation_steps": 20, "validation_last_timestep": 200},
     "any t, 3 calls to t = 900": ANY_T,
     "noise at any t, grid from 900": {"timesteps": [0, 999]},
+    "learning rate 2e-3": {"learning_rate": 2e-3, "head_learning_rate": 2e-3},
+    "learning rate 4e-3": {"learning_rate": 4e-3, "head_learning_rate": 4e-3},
     "one call at t = 999": {"validation_steps": 1, "validation_last_timestep": 999},
 }
 """Overrides of the `train` section."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -379,6 +380,24 @@ def test_checksums_and_absent_weights_are_refused(bases: dict[str, Path], tmp_pa
     empty = train.start.model_copy(update={"source": str(tmp_path)})
     with pytest.raises(UserError, match="not found: a U-Net in diffusers' layout"):
         new_pipeline(train.model_copy(update={"start": empty}), vae, "fixed_small", 0)
+
+
+def test_a_hub_id_is_found_in_the_local_cache(
+    bases: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `hf download lab/base` leaves it: a name for the newest revision, and that revision's files."""
+    cached = tmp_path / "models--lab--base"
+    (cached / "refs").mkdir(parents=True)
+    (cached / "refs" / "main").write_text("0" * 40)
+    shutil.copytree(bases["sd1"], cached / "snapshots" / ("0" * 40))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    train = settings(bases["sd1"])
+    named = train.model_copy(update={"start": train.start.model_copy(update={"source": "lab/base"})})
+    vae = trained_autoencoder(named)
+    assert vae is not None
+    found = new_pipeline(named, vae, "fixed_small", 0).unet.state_dict()
+    there = new_pipeline(train, vae, "fixed_small", 0).unet.state_dict()
+    assert all(torch.equal(found[name], there[name]) for name in there)
 
 
 def test_where_the_autoencoder_comes_from(bases: dict[str, Path], tmp_path: Path) -> None:

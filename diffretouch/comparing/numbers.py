@@ -26,7 +26,8 @@ from diffretouch.comparing.arms import Run
 from diffretouch.config import Attributes, Params
 from diffretouch.evaluation import control
 from diffretouch.evaluation.summary import DECIMALS, estimator
-from diffretouch.files.tables import read_scales, read_table
+from diffretouch.files.scales import read_scales
+from diffretouch.files.tables import read_table
 from diffretouch.files.workspace import stage_dir
 from diffretouch.metrics import Interval
 

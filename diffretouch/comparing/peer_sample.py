@@ -11,7 +11,8 @@ from diffretouch.config import Params
 from diffretouch.devices import pick_device
 from diffretouch.errors import UserError
 from diffretouch.files.pictures import read_srgb, write_png8
-from diffretouch.files.tables import FACTS, read_scales, read_table, write_table
+from diffretouch.files.scales import read_scales
+from diffretouch.files.tables import FACTS, read_table, write_table
 from diffretouch.files.workspace import new_dir, require, stage_dir
 from diffretouch.peers import Peer, new_peer
 from diffretouch.progress import track

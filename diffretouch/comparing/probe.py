@@ -20,7 +20,8 @@ from diffretouch.comparing.texture import survival
 from diffretouch.config import Params, Sample
 from diffretouch.devices import pick_device
 from diffretouch.files.pictures import Picture, read_srgb
-from diffretouch.files.tables import read_scales, read_table, write_table
+from diffretouch.files.scales import read_scales
+from diffretouch.files.tables import read_table, write_table
 from diffretouch.files.workspace import new_dir, stage_dir
 from diffretouch.metrics import psnr
 from diffretouch.progress import track

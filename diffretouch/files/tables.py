@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from diffretouch.errors import UserError
 from diffretouch.files.atomic import whole
-from diffretouch.files.workspace import require, stage_dir
 
 FACTS = ("group", "licence", "camera", "categories")
 """Of a photo, carried from the manifest into every table."""
@@ -32,9 +29,3 @@ def write_table(path: Path, frame: pd.DataFrame) -> None:
     """Parquet, whole, without the frame's index."""
     with whole(path) as temporary:
         frame.to_parquet(temporary, index=False, compression="zstd")
-
-
-def read_scales(dataset: str) -> dict[str, Any]:
-    """The attributes stage's scales.json; UserError when it is absent."""
-    path = require(stage_dir("attributes", dataset) / "scales.json", f"dvc repro attributes@{dataset}")
-    return json.loads(path.read_text(encoding="utf-8"))

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 from diffretouch.config import Attributes, Report
-from diffretouch.files.tables import read_scales, read_table
+from diffretouch.files.scales import read_scales
+from diffretouch.files.tables import read_table
 from diffretouch.files.workspace import require, stage_dir
 from diffretouch.report import curves
 from diffretouch.report.frames import data_uri

@@ -13,7 +13,8 @@ from diffretouch.evaluation import control, plots, summary
 from diffretouch.evaluation.measure import METRIC_COLUMNS, SCORES, Photo, Ruler, Sampled, measure_all
 from diffretouch.files.atomic import whole, write_json
 from diffretouch.files.figures import save
-from diffretouch.files.tables import FACTS, read_scales, read_table, write_table
+from diffretouch.files.scales import read_scales
+from diffretouch.files.tables import FACTS, read_table, write_table
 from diffretouch.files.workspace import new_dir, publish, report_dir, require, stage_dir
 
 OF_PHOTO = ("split", *FACTS)

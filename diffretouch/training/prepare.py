@@ -22,7 +22,8 @@ from diffretouch.condition import conditions, just_noticeable
 from diffretouch.config import Attributes, Params, Train
 from diffretouch.errors import UserError
 from diffretouch.files.atomic import write_json
-from diffretouch.files.tables import read_scales, read_table
+from diffretouch.files.scales import read_scales
+from diffretouch.files.tables import read_table
 from diffretouch.files.workspace import new_dir, stage_dir
 from diffretouch.model.build import AutoencoderKL, trained_autoencoder
 from diffretouch.training import autoencoder
