@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 Decision = Literal["promote", "keep", "equal", "refuse"]
-"""promote: the challenger passes every rule and is better by what is asked (without a champion: passes every rule).
-keep: a rule about quality, cost or people's votes is broken. equal: every rule is kept, yet no gain is shown.
-refuse: the two cannot be compared, numbers are not finite, or the licence forbids it; keep and equal may be tried again
-with more training, refuse may not."""
+"""What is to be done.
+
+ - promote: every rule is kept, and the challenger is better by what is asked; without a champion, every rule is kept.
+ - keep: a rule about quality, cost or people's votes is broken; the champion stays, and more training may help.
+ - equal: every rule is kept, yet no gain is shown; the champion stays.
+ - refuse: the two cannot be compared, numbers are not finite, or a licence forbids the use.
+"""
 
 
 @dataclass(frozen=True)
@@ -17,11 +20,11 @@ class Reason:
     """One rule."""
 
     rule: str
-    """What it is about: `psnr floor`, `slice camera_Canon EOS 5D`, `licence`."""
+    """What it is about: `floor: psnr`, `slices: camera`, `licence`."""
     asked: str
     """What the parameters ask for, in words with numbers and units."""
     found: str
-    """What was measured, in words with numbers and units."""
+    """What was found, in words with numbers and units."""
     passed: bool | None
     """None where it was not judged: switched off by the parameters, or nothing to judge it by."""
 
@@ -35,6 +38,9 @@ class Verdict:
     """One sentence a person can be told."""
     reasons: tuple[Reason, ...]
     """Every rule in order, also those that passed."""
+    dataset: str
+    use: Literal["research", "commercial"]
+    """What a promoted model is meant for: `gate.use`, by which its licences were judged."""
 
     @property
     def promoted(self) -> bool:
