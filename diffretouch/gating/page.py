@@ -86,10 +86,8 @@ def _sheet(params: Params, new: Side, task: Told, psnr: dict[str, dict[tuple[str
     shown.append(("challenger", ours, _db(psnr["challenger"], task)))
     if task.champion is not None:
         shown.append((f"where they differ, × {AMPLIFIED}", np.clip(np.abs(ours - theirs) * AMPLIFIED, 0, 1), ""))
-    own = new.rows[new.rows["photo_id"] == task.photo_id].iloc[0]
-    facts = " · ".join(
-        part for part in (f"scene {own['group']}", own["camera"] or "", own["categories"] or "", own["licence"]) if part
-    )
+    own = new.rows[new.rows["photo_id"] == task.photo_id].iloc[0].fillna("")
+    facts = " · ".join(filter(None, (f"scene {own['group']}", own["camera"], own["categories"], own["licence"])))
     report = params.report
     shots = tuple(_shot(picture, name, note, report.long_edge, report.jpeg_quality) for name, picture, note in shown)
     return Sheet(task.photo_id, facts, shots)
