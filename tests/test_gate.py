@@ -16,10 +16,11 @@ import yaml
 from diffretouch import cli
 from diffretouch.errors import UserError
 from diffretouch.files.pictures import read_srgb
-from diffretouch.gating import Verdict, judge
+from diffretouch.gating import Verdict, judge, rules
 from diffretouch.gating.licence import allows
+from diffretouch.gating.measures import Line
 from diffretouch.gating.pictures import clipped
-from diffretouch.metrics import bootstrap, psnr
+from diffretouch.metrics import Interval, bootstrap, psnr
 from diffretouch.model.build import new_autoencoder, new_pipeline
 from diffretouch.study.page import key_table
 from diffretouch.study.pairs import plan
@@ -142,13 +143,20 @@ def test_without_a_champion_floors_alone_decide(trees, tmp_path) -> None:
         ({"floors": {"slope_mean": 9.0}}, "floor: sliders"),
         ({"floors": {"slope_each": 9.0}}, "floor: each slider"),
         ({"floors": {"texture": 1.0}}, "floor: texture"),
-        ({"cross_talk": 1e-6}, "ceiling: cross-talk"),
     ],
 )
 def test_every_floor_can_be_missed(trees, tmp_path, gate, rule) -> None:
     verdict = judge(params(**gate), DATASET, trees["better"], trees["champion"], tmp_path)
     assert (verdict.decision, [reason.rule for reason in verdict.broken]) == ("keep", [rule])
     assert rule in verdict.summary
+
+
+@pytest.mark.parametrize(("talk", "passed"), [(0.2, True), (0.3, False), (None, False)])
+def test_cross_talk_has_a_ceiling_and_must_be_measured(talk, passed) -> None:
+    found = [] if talk is None else [Line("excess_cross_talk", "all", Interval(talk, talk, talk, 6, 3), None, None)]
+    reasons = {reason.rule: reason for reason in rules.floors(found, params(cross_talk=0.25).gate)}
+    assert reasons["ceiling: cross-talk"].passed is passed
+    assert not any(reason.passed for rule, reason in reasons.items() if rule != "ceiling: cross-talk")
 
 
 def test_sliders_that_died_keep_a_better_challenger_out(trees, tmp_path) -> None:
@@ -167,8 +175,8 @@ def test_one_slice_that_falls_is_named(trees, tmp_path) -> None:
     gate_trees.repaint(torn, nearer(0.9, only=lambda row: row["camera"] == "Sim 0"))
     gate_trees.repaint(torn, nearer(-0.3, only=lambda row: row["camera"] == "Sim 1"))
     gate_trees.measure(torn)
-    rules = {"slices": {"expert": None, "category": None, "group": None}, "losses": {"psnr": 9.0, "texture": 1.0}}
-    verdict = judge(params(**rules), DATASET, torn, trees["champion"], tmp_path)
+    loose = {"slices": {"expert": None, "category": None, "group": None}, "losses": {"psnr": 9.0, "texture": 1.0}}
+    verdict = judge(params(**loose), DATASET, torn, trees["champion"], tmp_path)
     assert verdict.decision == "keep"
     assert [reason.rule for reason in verdict.broken if reason.rule.startswith("slices")] == ["slices: camera"]
     assert re.match(r"1 of 2 fell: Sim 1 −", told(verdict, "slices: camera").found)
@@ -321,28 +329,28 @@ def test_research_data_is_never_promoted_as_commercial(trees, tmp_path) -> None:
     verdict = judge(params(use="commercial"), DATASET, trees["better"], trees["champion"], tmp_path)
     assert verdict.decision == "refuse" and "names none" in told(verdict, "licence").asked
     bound = gate_trees.copy(trees["better"], tmp_path / "bound")
-    manifest, rules = table(bound, "decode", "manifest.parquet"), params(use="commercial", commercial=free)
+    manifest, asked = table(bound, "decode", "manifest.parquet"), params(use="commercial", commercial=free)
     for licence, words in (("Adobe", "photo: Adobe (1)"), (None, "photo: unknown (1)")):
         rows = pd.read_parquet(manifest)
         rows.assign(licence=rows["licence"].mask(rows["split"] == "train", licence)).to_parquet(manifest, index=False)
-        verdict = judge(rules, DATASET, bound, trees["champion"], tmp_path / "out")
+        verdict = judge(asked, DATASET, bound, trees["champion"], tmp_path / "out")
         assert verdict.decision == "refuse" and words in verdict.summary
         assert judge(params(), DATASET, bound, trees["champion"], tmp_path / "out").decision == "promote"
 
 
 def test_the_weights_it_started_from_are_bound_by_their_licence(trees, tmp_path) -> None:
-    rules = params(use="commercial", commercial=("CC0", "CC BY 4.0"))
+    asked = params(use="commercial", commercial=("CC0", "CC BY 4.0"))
     started = gate_trees.copy(trees["better"], tmp_path / "started")
     start = {"licence": "CC0", "start": {"licence": "non-commercial research"}}
     gate_trees.write_model(started, {"licence": "CC0", "start": start})
-    verdict = judge(rules, DATASET, started, trees["champion"], tmp_path / "out")
+    verdict = judge(asked, DATASET, started, trees["champion"], tmp_path / "out")
     assert verdict.decision == "refuse" and "starting weights: non-commercial research (1)" in verdict.summary
     # weights without a card: only their own name can be allowed
     gate_trees.write_model(started, {"licence": "CC0"})
-    tree = rules.model_dump(mode="json")
+    tree = asked.model_dump(mode="json")
     tree["train"]["start"] = {"source": "lab/sd", "sha256": "0" * 64}
     tree["train"]["autoencoder"]["sha256"] = "0" * 64
-    verdict = judge(type(rules).model_validate(tree), DATASET, started, trees["champion"], tmp_path / "out")
+    verdict = judge(type(asked).model_validate(tree), DATASET, started, trees["champion"], tmp_path / "out")
     assert verdict.decision == "refuse" and "starting weights: lab/sd" in verdict.summary
 
 
