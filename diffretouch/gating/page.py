@@ -95,7 +95,7 @@ def _sheet(params: Params, new: Side, task: Told, psnr: dict[str, dict[tuple[str
 
 
 def _db(psnr: dict[tuple[str, str], float], task: Told) -> str:
-    return f"{psnr[task.photo_id, task.expert]:.2f} dB from expert {task.expert.upper()}"
+    return f"PSNR {psnr[task.photo_id, task.expert]:.2f} dB to expert {task.expert.upper()}"
 
 
 def _shot(picture: Picture, name: str, note: str, edge: int, quality: int) -> Shot:
@@ -121,6 +121,8 @@ def render(
     heads = HEADS if old is not None else HEADS | ALONE
     return environment.from_string((files("diffretouch.gating") / "page.html").read_text(encoding="utf-8")).render(
         verdict=verdict,
+        # what is broken is what a person looks for
+        reasons=sorted(verdict.reasons, key=lambda reason: reason.passed is not False),
         head=heads[verdict.decision],
         alone=old is None,
         card=new.corpus,
