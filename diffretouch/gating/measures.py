@@ -11,7 +11,7 @@ Measures, by `slice` (all, expert_<x>, an attribute):
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -161,7 +161,7 @@ def _members(side: Side, apart: pd.DataFrame, kind: str) -> Iterator[tuple[str, 
     yield from ((str(name), part.drop_duplicates("photo_id")) for name, part in words.groupby("name") if name != "")
 
 
-def number(found: list[Line], measure: str, part: str = "all") -> Line | None:
+def number(found: Sequence[Line], measure: str, part: str = "all") -> Line | None:
     """One line, None where it was not measured."""
     return next((line for line in found if (line.measure, line.slice) == (measure, part)), None)
 

@@ -64,7 +64,7 @@ class Sheet:
 
 def sheets(params: Params, new: Side, old: Side | None, told: Sequence[Told], looked: pd.DataFrame) -> list[Sheet]:
     """The photos in which the two differ most, each told the expert where they do; alone, the worst ones."""
-    psnr = {side.name: _psnr(side) for side in (new, old) if side is not None}
+    psnr: dict[str, dict[tuple[str, str], float]] = {s.name: _psnr(s) for s in (new, old) if s is not None}
     worst = [-psnr["challenger"][task.photo_id, task.expert] for task in told]
     most = looked.assign(rank=worst if old is None else looked["apart"], task=list(told)).sort_values(
         ["rank", "photo_id"], ascending=[False, True]
