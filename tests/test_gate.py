@@ -16,7 +16,7 @@ import yaml
 from diffretouch import cli
 from diffretouch.errors import UserError
 from diffretouch.files.pictures import read_srgb
-from diffretouch.gating import Verdict, judge, rules
+from diffretouch.gating import Verdict, judge, measures, rules
 from diffretouch.gating.licence import allows
 from diffretouch.gating.measures import Line
 from diffretouch.gating.pictures import clipped
@@ -188,6 +188,17 @@ def test_one_slice_that_falls_is_named(trees, tmp_path) -> None:
     verdict = judge(params(slices={"photos": 4}), DATASET, torn, trees["champion"], tmp_path)
     assert told(verdict, "slices: camera").passed is None
     assert "smaller" in told(verdict, "slices: camera").found
+
+
+def test_intervals_of_slices_hold_together_and_a_single_scene_resamples_its_photos() -> None:
+    values, settings = pd.Series({f"p{i}": float(i * i) for i in range(6)}), params().evaluate
+    groups = {photo: f"g{i // 2}" for i, photo in enumerate(values.index)}
+    how = {"resamples": settings.bootstrap, "seed": settings.seed}
+    found = measures._interval(values, groups, settings, slices=2)
+    assert found == bootstrap(values, list(groups.values()), confidence=0.975, **how)
+    alone = measures._interval(values, dict.fromkeys(groups, "one"), settings)
+    assert alone == bootstrap(values, list(values.index), confidence=0.95, **how)
+    assert (alone.low < alone.mean < alone.high, found.groups, alone.groups) == (True, 3, 6)
 
 
 def test_a_champion_on_other_photos_is_refused(trees, tmp_path) -> None:

@@ -129,7 +129,7 @@ def render(
         origin=new.origin,
         photos=len(new.photos),
         scenes=len(set(new.groups.values())),
-        lines=[line for line in lines if line.measure in MEASURES],
+        lines=[line for measure in MEASURES for line in lines if line.measure == measure],
         measures=MEASURES,
         kinds={kind: [part for part in parts if part.kind == kind] for kind in KINDS},
         sheets=shown,
