@@ -16,9 +16,9 @@ from torch.nn.functional import interpolate
 
 from diffretouch.attributes import ATTRIBUTES, scores
 from diffretouch.comparing.adjust import vary
-from diffretouch.comparing.texture import survival
 from diffretouch.config import Params, Sample
 from diffretouch.devices import pick_device
+from diffretouch.evaluation.texture import survival
 from diffretouch.files.pictures import Picture, read_srgb
 from diffretouch.files.scales import read_scales
 from diffretouch.files.tables import read_table, write_table

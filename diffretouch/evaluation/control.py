@@ -70,3 +70,16 @@ def experts_correlation(ground_truths: pd.DataFrame, ranges: pd.DataFrame) -> pd
     joined = ground_truths.merge(ranges, on="photo_id", validate="many_to_one")
     away = {n: (joined[f"score_{n}"] - joined[f"mid_{n}"]) / joined[f"half_{n}"] for n in ATTRIBUTES}
     return pd.DataFrame(away).corr()
+
+
+def excess_cross_talk(fitted: pd.DataFrame, correlation: pd.DataFrame) -> pd.DataFrame:
+    """photo_id, moved, attribute, value: how far slopes of other attributes lie outside 0 to the experts' correlation.
+
+    Experts that tie two attributes together explain no slope the other way round. Where they tell no correlation, all
+    of the slope counts.
+    """
+    other = fitted[fitted["moved"] != fitted["attribute"]]
+    pairs = zip(other["moved"], other["attribute"], strict=True)
+    known = np.nan_to_num(np.array([correlation.loc[m, a] for m, a in pairs], float))
+    value = (other["slope"] - other["slope"].clip(np.minimum(known, 0), np.maximum(known, 0))).abs()
+    return other[["photo_id", "moved", "attribute"]].assign(value=value)
