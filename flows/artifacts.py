@@ -44,7 +44,7 @@ def headlines(dataset: str, metrics: dict[str, Any]) -> str:
         for row, found in rows.items():
             for name, number in found.items():
                 span = "" if number.get("low") is None else f"[{number['low']}, {number['high']}]"
-                cells = [row, name, number["mean"], span, number["n"], number["groups"]]
+                cells = [row, name, number["mean"], span, number.get("n", ""), number.get("groups", "")]
                 lines.append(f"| {' | '.join(map(_cell, cells))} |")
     return "\n".join(lines)
 

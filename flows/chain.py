@@ -77,6 +77,7 @@ class _Run:
             self._done += 1
             if moved:
                 self.moved.add(stage)
+                workspace.keep(self.root)
         if self.progress and moved:
             update_progress_artifact(self.progress, 100.0 * self._done / self.total)
 
@@ -101,7 +102,6 @@ def run_stage(stage: Stage, run: _Run) -> State[float]:
         outcome: str = "up to date"
     else:
         outcome = _repro(name, run)
-        workspace.keep(run.root)
     run.finished(name, moved=outcome != "up to date")
     return Completed(name=STATE_NAMES[outcome], message=f"{name}: {outcome}", data=time.monotonic() - started)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from prefect import flow
+from prefect import flow, get_run_logger
 
 from flows import artifacts, chain, graph, report, workspace
 
@@ -17,7 +17,7 @@ class ChainFailed(Exception):
     """Stages failed or did not run; the message names them."""
 
 
-@flow(name="reproduce-deployed", persist_result=False)
+@flow(name="chain", persist_result=False)
 def reproduce(
     targets: list[str] | None = None,
     datasets: list[str] | None = None,
@@ -36,7 +36,7 @@ def reproduce(
     wait: for another chain in the workspace; without it the run fails then.
     """
     place = Path(root or ".").resolve()
-    with workspace.hold(place, wait):
+    with workspace.hold(place, wait, get_run_logger().info):
         stages = graph.select(graph.read(place), targets or [], datasets or [])
         limits = graph.timeouts(stages, timeouts or [])
         results = chain.run_held(stages, place, max_workers, limits)
@@ -45,7 +45,7 @@ def reproduce(
     return {result.stage: result.outcome for result in results}
 
 
-@flow(name="report-deployed", persist_result=False)
+@flow(name="report", persist_result=False)
 def nightly_report(rev: str = "HEAD", root: str | None = None) -> str:
     """Evaluation and report of a revision, as `python -m flows.report --rev REV` does; the path of the page."""
     page = report.make(Path(root or ".").resolve(), report.Wanted(rev=rev))

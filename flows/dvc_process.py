@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import json
 import os
 import subprocess
@@ -55,6 +56,8 @@ class _Said:
 
     outcome: Outcome = "ran"
     tail: deque[str] = field(default_factory=lambda: deque(maxlen=TAIL_LINES))
+    unlogged: OSError | None = None
+    """Why a line could not be written down: the stage goes on, or it would block on a pipe that nobody reads."""
 
 
 def repro(stage: str, root: Path, log: Callable[[str], None], timeout_s: float | None = None) -> Outcome:
@@ -65,7 +68,9 @@ def repro(stage: str, root: Path, log: Callable[[str], None], timeout_s: float |
     """
     process = _start([sys.executable, "-m", "dvc", "repro", "--single-item", stage], root, stage)
     said, late = _Said(), False
-    reader = threading.Thread(target=_read, args=(process.stdout, stage, log, said))
+    # with this thread's context, in which Prefect finds its settings
+    context = contextvars.copy_context()
+    reader = threading.Thread(target=context.run, args=(_read, process.stdout, stage, log, said))
     reader.start()
     try:
         process.wait(timeout_s)
@@ -80,6 +85,8 @@ def repro(stage: str, root: Path, log: Callable[[str], None], timeout_s: float |
     last = "\n".join(said.tail)
     if late:
         raise StageFailed(f"{stage} took more than {timeout_s:g} s and was ended; its last lines:\n{last}")
+    if said.unlogged:
+        raise said.unlogged
     if code == 0:
         return said.outcome
     if _CORRUPT in last and _remove_corrupt_rwlock(root):
@@ -95,8 +102,11 @@ def _read(stream: IO[str], stage: str, log: Callable[[str], None], said: _Said) 
     for line in stream:
         text = line.rstrip()
         if text:
-            log(text)
             said.tail.append(text)
+            try:
+                log(text)
+            except OSError as error:
+                said.unlogged = error
         if text == f"Stage '{stage}' didn't change, skipping":
             said.outcome = "up to date"
         elif text.startswith(f"Stage '{stage}' is cached - skipping run"):

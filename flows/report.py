@@ -121,7 +121,7 @@ def _clone(root: Path, commit: str) -> Iterator[Path]:
     from dvc.repo import Repo
 
     with Repo(str(root)) as repo:
-        cache = str(repo.cache.local.path)
+        cache = str(repo.cache.local_cache_dir)
     # on the cache's file system, where its files can be linked
     (root / ".dvc" / "tmp").mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="report-", dir=root / ".dvc" / "tmp") as top:

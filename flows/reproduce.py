@@ -43,12 +43,12 @@ def main(argv: list[str] | None = None) -> int:
     arguments = _parse(argv)
     signal.signal(signal.SIGTERM, _end)
     # late, so that --help answers at once
-    from flows import workspace
+    from flows import family, workspace
 
     try:
         with workspace.hold(arguments.root, arguments.wait):
             return _run(arguments)
-    except workspace.Busy as error:
+    except (workspace.Busy, family.Unstoppable) as error:
         print(error, file=sys.stderr)
         return 1
     except workspace.NoWorkspace as error:
