@@ -8,6 +8,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -50,7 +51,8 @@ def kill_while_running(
         if found is None:
             found, victim = psutil.Process(flow.pid), "flow"
         where = f"kill {number}, of {victim}"
-        found.kill()
+        with suppress(psutil.NoSuchProcess):  # it has ended in this moment
+            found.kill()
         killed[victim] += 1
         if victim == "flow":
             flow.wait()

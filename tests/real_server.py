@@ -43,6 +43,8 @@ def start() -> tuple[str, str]:
         "PREFECT_SERVER_UI_ENABLED": "false",
         # schedules are looked at every minute by default
         "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "5",
+        # a run that found its deployment's only slot taken asks again after half a minute by default
+        "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "3",
     }
     log = (Path(home) / "server.log").open("w")
     words = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]

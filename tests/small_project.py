@@ -104,8 +104,8 @@ def outputs(root: Path) -> dict[str, str]:
 
 
 def forget(root: Path) -> None:
-    """Remove every output and everything DVC knows of it."""
-    for path in (root / "work", root / ".dvc" / "cache"):
+    """Remove every output and what DVC remembers of the runs that made them."""
+    for path in (root / "work", root / ".dvc" / "cache" / "runs"):
         shutil.rmtree(path, ignore_errors=True)
     for path in (root / "report", root / "dvc.lock"):
         path.unlink(missing_ok=True)
