@@ -60,7 +60,8 @@ class _Run:
         self.logs = root / LOGS / f"{now}-{str(flow_run.id)[:8]}"
         self.moved: set[str] = set()
         """Stages that did not turn out to be up to date: what needs them has to ask DVC again."""
-        self.progress = create_progress_artifact(0.0, description="stages") if len(unchanged) < total else None
+        # typed as if it might be awaited, which it is not in a flow that is no coroutine
+        self.progress: Any = create_progress_artifact(0.0, description="stages") if len(unchanged) < total else None
         self._done, self._lock = 0, threading.Lock()
 
     def log_file(self, stage: str) -> Path:
