@@ -57,7 +57,7 @@ def ask(question: Callable[[Any], Any]) -> Any:
 
 
 def test_killed_twice_and_run_again(server: str, project: Path) -> None:
-    """`make soak` does it at twenty moments, the flow itself included."""
+    """The flow itself, and dvc below it."""
     write_params(project, slow=0.5, datasets="[a]")
     assert sum(kill_while_running(project, 2, 5, real_server.environment(), ("flow", "dvc")).values()) == 2
 
