@@ -1,31 +1,42 @@
 """The chain as a flow: one Prefect task a DVC stage instance.
 
 Why this shape: dvc.yaml stays the only graph and DVC the only cache. A task calls `dvc repro --single-item` and adds
-what DVC lacks: it waits when another DVC process holds the lock, shows what runs, and leaves a record of every run.
+what DVC lacks: it waits when another DVC process holds the lock and while other chains hold the GPU, shows what runs,
+ends everything of a stage that is stopped, and leaves a record of every run.
 """
 
 from __future__ import annotations
 
+import datetime
+import re
 import signal
+import threading
 import time
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from prefect import flow, get_run_logger, task
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 from prefect.futures import PrefectFuture, wait
+from prefect.runtime import flow_run
 from prefect.states import Completed, Failed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows import dvc_process
-from flows.dvc_process import DvcBusy
+from flows import artifacts, dvc_process, slots, workspace
+from flows.dvc_process import DvcBusy, Stopped
 from flows.graph import Stage
+from flows.survey import survey
 
 LOCK_RETRIES = 60
 LOCK_DELAY_S = 5
 STATE_NAMES = {"ran": "Completed", "restored": "Restored", "up to date": "UpToDate"}
+LOGS = Path("work/logs")
+"""A folder a run, a file a stage."""
 
 
 @dataclass(frozen=True)
@@ -40,57 +51,133 @@ class Result:
     message: str = ""
 
 
+class _Run:
+    """What the tasks of one run share. No dataclass, or Prefect would look through it for futures and copy it."""
+
+    def __init__(self, root: Path, unchanged: frozenset[str], timeouts: Mapping[str, float], total: int) -> None:
+        self.root, self.unchanged, self.timeouts, self.total = root, unchanged, timeouts, total
+        now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H-%M-%S")
+        self.logs = root / LOGS / f"{now}-{str(flow_run.id)[:8]}"
+        self.moved: set[str] = set()
+        """Stages that did not turn out to be up to date: what needs them has to ask DVC again."""
+        # typed as if it might be awaited, which it is not in a flow that is no coroutine
+        self.progress: Any = create_progress_artifact(0.0, description="stages") if len(unchanged) < total else None
+        self._done, self._lock = 0, threading.Lock()
+
+    def log_file(self, stage: str) -> Path:
+        """Where a stage's lines go."""
+        return self.logs / f"{re.sub(r'[^A-Za-z0-9@._-]+', '-', stage)}.log"
+
+    def nothing_to_do(self, stage: Stage) -> bool:
+        """Whether DVC said at the start that the stage is up to date, and nothing it reads has moved since."""
+        return stage.name in self.unchanged and not self.moved.intersection(stage.needs)
+
+    def finished(self, stage: str, moved: bool) -> None:
+        """Count a stage."""
+        with self._lock:
+            self._done += 1
+            if moved:
+                self.moved.add(stage)
+                workspace.keep(self.root)
+        if self.progress and moved:
+            update_progress_artifact(self.progress, 100.0 * self._done / self.total)
+
+
 def _another_dvc_runs(_task: Any, _run: Any, state: State) -> bool:
     return isinstance(state.result(raise_on_failure=False), DvcBusy)
 
 
 @task(
-    task_run_name="{stage}",
+    task_run_name="{stage.name}",
     cache_policy=NO_CACHE,
     persist_result=False,
     retries=LOCK_RETRIES,
     retry_delay_seconds=LOCK_DELAY_S,
     retry_condition_fn=_another_dvc_runs,
 )
-def run_stage(stage: str, root: Path) -> State[float]:
+def run_stage(stage: Stage, run: _Run) -> State[float]:
     """Bring one stage up to date; the state's name says whether it had to run, its data how many seconds that took."""
     started = time.monotonic()
-    outcome = dvc_process.repro(stage, root, get_run_logger().info)
-    seconds = time.monotonic() - started
-    return Completed(name=STATE_NAMES[outcome], message=f"{stage}: {outcome}", data=seconds)
+    name = stage.name
+    if run.nothing_to_do(stage):
+        outcome: str = "up to date"
+    else:
+        outcome = _repro(name, run)
+    run.finished(name, moved=outcome != "up to date")
+    return Completed(name=STATE_NAMES[outcome], message=f"{name}: {outcome}", data=time.monotonic() - started)
+
+
+def _repro(stage: str, run: _Run) -> str:
+    """`dvc repro` with the stage's slots held, its lines to Prefect and whole to a file."""
+    logger, file = get_run_logger(), run.log_file(stage)
+    with ExitStack() as stack:
+        if not stack.enter_context(slots.held(slots.needed(stage, run.root), logger.info, dvc_process.stopping)):
+            raise Stopped(f"{stage} was stopped while it waited for the GPU")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        log = stack.enter_context(file.open("a", encoding="utf-8", buffering=1))
+
+        def both(line: str) -> None:
+            log.write(f"{line}\n")
+            logger.info(line)
+
+        limit = run.timeouts.get(stage, run.timeouts.get(stage.partition("@")[0]))
+        return dvc_process.repro(stage, run.root, both, limit)
 
 
 @flow(name="reproduce", flow_run_name="reproduce", persist_result=False, validate_parameters=False)
-def reproduce(stages: list[Stage], root: Path) -> State[list[Result]]:
+def reproduce(stages: list[Stage], root: Path, timeouts: Mapping[str, float] | None = None) -> State[list[Result]]:
     """Run `stages`, given so that each follows what it needs; a failure leaves the stages below it not run."""
     dvc_process.allow()
-    if dvc_process.changed_corpus(root):
+    found = survey(root, stages)
+    for file in found.changed_corpora:
         get_run_logger().warning(
-            "data/ is not the corpus that data.dvc names. Stages take it as it is and data.dvc stays; "
-            "`dvc commit data.dvc`, or a plain `dvc repro`, adopts it"
+            f"the data beside {file} are not the corpus that it names. Stages take them as they are and {file} stays; "
+            f"`dvc commit {file}`, or a plain `dvc repro`, adopts them"
         )
+    run = _Run(root, found.unchanged, timeouts or {}, len(stages))
+    workspace.keep(root)
     futures: dict[str, PrefectFuture[State[float]]] = {}
     try:
         for stage in stages:
             needed = [futures[name] for name in stage.needs if name in futures]
-            futures[stage.name] = run_stage.submit(stage.name, root, return_state=False, wait_for=needed)
+            futures[stage.name] = run_stage.submit(stage, run, return_state=False, wait_for=needed)
         wait(list(futures.values()))
     except BaseException:
-        # Ctrl-C and SIGTERM arrive here, in the main thread, while a stage runs below another one
-        dvc_process.stop_all()
+        # Ctrl-C, SIGTERM and Prefect's cancel arrive here, in the main thread, while a stage runs below another one
+        dvc_process.stop_all(root)
         raise
     results = [_result(name, future.state) for name, future in futures.items()]
+    artifacts.publish(_rows(results, run), sorted({stage.dataset for stage in stages if stage.dataset}), root)
     bad = [result.stage for result in results if result.outcome in ("failed", "not run")]
     if bad:
         return Failed(message=f"failed or not run: {', '.join(bad)}", data=results)
     return Completed(message=f"{sum(result.outcome == 'ran' for result in results)} stages ran", data=results)
 
 
-def run(stages: list[Stage], root: Path, max_workers: int = 1) -> list[Result]:
-    """The flow, at most `max_workers` stages at the same time; what became of each stage, in the order given."""
+def run(
+    stages: list[Stage],
+    root: Path,
+    max_workers: int = 1,
+    *,
+    wait: bool = False,
+    timeouts: Mapping[str, float] | None = None,
+) -> list[Result]:
+    """The flow as the only chain in `root`, at most `max_workers` stages at the same time; what became of each stage.
+
+    Where another chain runs there: workspace.Busy, or with `wait` after it has ended. `timeouts` are seconds by stage
+    (`train`) or instance (`train@fivek`); a stage that takes longer is ended, and has failed.
+    """
+    with workspace.hold(root, wait):
+        return run_held(stages, root, max_workers, timeouts)
+
+
+def run_held(
+    stages: list[Stage], root: Path, max_workers: int = 1, timeouts: Mapping[str, float] | None = None
+) -> list[Result]:
+    """`run` for who holds the workspace already."""
     _start_server()
     runner: Any = ThreadPoolTaskRunner(max_workers=max_workers)
-    state: State[Any] = reproduce.with_options(task_runner=runner)(stages, root, return_state=True)
+    state: State[Any] = reproduce.with_options(task_runner=runner)(stages, root, timeouts, return_state=True)
     results = state.result(raise_on_failure=False)
     if isinstance(results, BaseException):
         raise results
@@ -118,3 +205,22 @@ def _result(stage: str, state: State) -> Result:
     if state.is_pending():
         return Result(stage, "not run", None, "a stage it needs failed")
     return Result(stage, "failed", None, str(state.result(raise_on_failure=False)))
+
+
+def _rows(results: list[Result], run: _Run) -> list[dict[str, Any]]:
+    """The results as a table for Prefect's pages."""
+    rows = []
+    for result in results:
+        log = run.log_file(result.stage)
+        seconds = None if result.seconds is None else round(result.seconds, 1)
+        said = result.message.splitlines()[0] if result.message else ""
+        rows.append(
+            {
+                "stage": result.stage,
+                "outcome": result.outcome,
+                "seconds": seconds,
+                "message": said,
+                "log": str(log.relative_to(run.root)) if log.exists() else "",
+            }
+        )
+    return rows

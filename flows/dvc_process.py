@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
+import contextvars
 import json
 import os
 import subprocess
 import sys
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal
 
-import psutil
 from dvc.lock import make_lock
 from dvc.repo import Repo
 from dvc.rwlock import RWLOCK_FILE, RWLOCK_LOCK
 
+from flows import family
+
 Outcome = Literal["ran", "restored", "up to date"]
 
 TAIL_LINES = 20
-GRACE_S = 30
-"""What a stage gets to save its state after SIGTERM."""
-
 _CORRUPT = "JSON structure is corrupted"
 _BUSY = ("Unable to acquire lock", "is busy, it is being blocked by")
 
@@ -43,44 +41,54 @@ class Stopped(Exception):
 
 @dataclass
 class _Running:
-    """Children of this process, so that a signal can end them from the main thread."""
+    """Whether children may be started; the lock lets none slip in while the others are ended."""
 
     lock: threading.Lock
-    processes: set[psutil.Popen]
     stopping: bool = False
 
 
-_running = _Running(threading.Lock(), set())
+_running = _Running(threading.Lock())
 
 
-def repro(stage: str, root: Path, log: Callable[[str], None]) -> Outcome:
+@dataclass
+class _Said:
+    """What `dvc repro` printed, as far as it matters here."""
+
+    outcome: Outcome = "ran"
+    tail: deque[str] = field(default_factory=lambda: deque(maxlen=TAIL_LINES))
+    unlogged: OSError | None = None
+    """Why a line could not be written down: the stage goes on, or it would block on a pipe that nobody reads."""
+
+
+def repro(stage: str, root: Path, log: Callable[[str], None], timeout_s: float | None = None) -> Outcome:
     """Run `dvc repro --single-item stage` in `root`, each line to `log`; raises StageFailed, DvcBusy or Stopped.
 
-    The child stays in this process's group on purpose: a worker that cancels a run signals its group.
+    However it ends - by itself, killed, after `timeout_s` seconds - everything it started is gone afterwards. The child
+    stays in this process's group on purpose: a worker that cancels a run signals its group.
     """
-    command = [sys.executable, "-m", "dvc", "repro", "--single-item", stage]
-    process = _start(command, root)
-    tail: deque[str] = deque(maxlen=TAIL_LINES)
-    outcome: Outcome = "ran"
+    process = _start([sys.executable, "-m", "dvc", "repro", "--single-item", stage], root, stage)
+    said, late = _Said(), False
+    # with this thread's context, in which Prefect finds its settings
+    context = contextvars.copy_context()
+    reader = threading.Thread(target=context.run, args=(_read, process.stdout, stage, log, said))
+    reader.start()
     try:
-        for line in process.stdout:
-            text = line.rstrip()
-            if text:
-                log(text)
-                tail.append(text)
-            if text == f"Stage '{stage}' didn't change, skipping":
-                outcome = "up to date"
-            elif text.startswith(f"Stage '{stage}' is cached - skipping run"):
-                outcome = "restored"
-        code = process.wait()
-    finally:
-        with _running.lock:
-            _running.processes.discard(process)
+        process.wait(timeout_s)
+    except subprocess.TimeoutExpired:
+        late = True
+    # a killed dvc leaves its stage running, which holds the pipe too
+    family.end(root, stage)
+    code = process.wait()
+    reader.join()
     if _running.stopping:
         raise Stopped(f"{stage} was stopped")
+    last = "\n".join(said.tail)
+    if late:
+        raise StageFailed(f"{stage} took more than {timeout_s:g} s and was ended; its last lines:\n{last}")
+    if said.unlogged:
+        raise said.unlogged
     if code == 0:
-        return outcome
-    last = "\n".join(tail)
+        return said.outcome
     if _CORRUPT in last and _remove_corrupt_rwlock(root):
         raise DvcBusy(
             f"a killed DVC left its record of locks half written; it is removed, {stage} tries again:\n{last}"
@@ -88,6 +96,21 @@ def repro(stage: str, root: Path, log: Callable[[str], None]) -> Outcome:
     if any(sign in last for sign in _BUSY):
         raise DvcBusy(f"DVC is busy, {stage} waits:\n{last}")
     raise StageFailed(f"dvc repro {stage} ended with exit code {code}; its last lines:\n{last}")
+
+
+def _read(stream: IO[str], stage: str, log: Callable[[str], None], said: _Said) -> None:
+    for line in stream:
+        text = line.rstrip()
+        if text:
+            said.tail.append(text)
+            try:
+                log(text)
+            except OSError as error:
+                said.unlogged = error
+        if text == f"Stage '{stage}' didn't change, skipping":
+            said.outcome = "up to date"
+        elif text.startswith(f"Stage '{stage}' is cached - skipping run"):
+            said.outcome = "restored"
 
 
 def _remove_corrupt_rwlock(root: Path) -> bool:
@@ -115,39 +138,16 @@ def _remove_corrupt_rwlock(root: Path) -> bool:
     return False
 
 
-def changed_corpus(root: Path) -> bool:
-    """Whether `data/` is no longer what `data.dvc` says; False where there is no `data.dvc`."""
-    if not (root / "data.dvc").exists():
-        return False
-    command = [sys.executable, "-m", "dvc", "status", "data.dvc"]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
-    return "modified:" in done.stdout
-
-
-def stop_all() -> None:
-    """End every running stage with all its descendants, and come back only when they are gone.
-
-    Only what `dvc` runs is told to end; `dvc` then ends by itself. SIGTERM at a millisecond when it writes its `rwlock`
-    would leave that file empty, and no later `dvc` would start.
-    """
+def stop_all(root: Path) -> None:
+    """End every running stage of `root` with all its descendants, and come back only when they are gone."""
     with _running.lock:
         _running.stopping = True
-        commands = set(_running.processes)
-    told: set[psutil.Process] = set()
-    end = time.monotonic() + GRACE_S
-    alive = list(commands)
-    while alive and time.monotonic() < end:
-        # a dvc that was still reading its graph starts the stage now
-        for process in {child for command in alive for child in _family(command)[1:]} - told:
-            told.add(process)
-            _signal(process, psutil.Process.terminate)
-        _, alive = psutil.wait_procs(alive, timeout=0.1)
-    _, left = psutil.wait_procs(told, timeout=max(0.0, end - time.monotonic()))
-    # what a dying stage started meanwhile goes with it
-    stubborn = {relative for process in [*alive, *left] for relative in _family(process)}
-    for process in stubborn:
-        _signal(process, psutil.Process.kill)
-    psutil.wait_procs(stubborn, timeout=GRACE_S)
+    family.end(root)
+
+
+def stopping() -> bool:
+    """Whether `stop_all` was called."""
+    return _running.stopping
 
 
 def allow() -> None:
@@ -155,33 +155,22 @@ def allow() -> None:
     _running.stopping = False
 
 
-def _start(command: list[str], root: Path) -> psutil.Popen:
+def _start(command: list[str], root: Path, stage: str) -> subprocess.Popen[str]:
     with _running.lock:
         if _running.stopping:
             raise Stopped("not started: the flow is being stopped")
-        process = psutil.Popen(
+        return subprocess.Popen(
             command,
             cwd=root,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            env=os.environ | family.mark(root, stage) | {"PYTHONUNBUFFERED": "1", "PYTHONPATH": _code(root)},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
         )
-        _running.processes.add(process)
-    return process
 
 
-def _family(process: psutil.Process) -> list[psutil.Process]:
-    try:
-        return [process, *process.children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return []
-
-
-def _signal(process: psutil.Process, action: Callable[[psutil.Process], None]) -> None:
-    try:
-        action(process)
-    except psutil.NoSuchProcess:
-        return  # it ended by itself meanwhile, which is what was wanted
+def _code(root: Path) -> str:
+    """PYTHONPATH by which a stage runs the code of its own workspace, also in a clone of what is installed."""
+    return os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))

@@ -49,7 +49,7 @@ def read(root: Path) -> list[Stage]:
     except DvcException as error:
         raise BrokenGraph(f"DVC cannot read the project in {root}: {error}") from error
     graph = graph.subgraph({*own, *(need for stage in own for need in nx.descendants(graph, stage))})
-    names = {stage: _address(stage, root) for stage in graph if not stage.is_data_source}
+    names = {stage: address(stage, root) for stage in graph if not stage.is_data_source}
     # DVC's edges point from a stage to what it needs
     sequence = nx.lexicographical_topological_sort(graph.reverse(), key=order.__getitem__)
     return [
@@ -59,7 +59,7 @@ def read(root: Path) -> list[Stage]:
     ]
 
 
-def _address(stage: PipelineStage, root: Path) -> str:
+def address(stage: PipelineStage, root: Path) -> str:
     """What `dvc repro` in `root` calls the stage, whatever the current folder is."""
     file = Path(stage.path).relative_to(root)
     return str(stage.name) if file == Path("dvc.yaml") else f"{file}:{stage.name}"
@@ -80,6 +80,21 @@ def select(stages: list[Stage], targets: list[str], datasets: list[str]) -> list
     if unknown:
         raise UnknownTarget(f"dvc.yaml has no dataset {', '.join(unknown)}; it has {', '.join(known)}")
     return [stage for stage in stages if stage.name in chosen and stage.dataset in datasets]
+
+
+def timeouts(stages: list[Stage], words: list[str]) -> dict[str, float]:
+    """Seconds by stage, of words like `train=3600` or `train@fivek=3600`; UnknownTarget for anything else."""
+    found = {}
+    for word in words:
+        name, _, seconds = word.rpartition("=")
+        try:
+            found[name] = float(seconds)
+        except ValueError:
+            found[name] = 0.0
+        if not found[name] > 0:
+            raise UnknownTarget(f"a timeout is STAGE=SECONDS with more than 0 seconds, not {word!r}")
+        _matching(name, [stage.name for stage in stages])
+    return found
 
 
 def _matching(target: str, names: list[str]) -> list[str]:

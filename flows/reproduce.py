@@ -1,4 +1,7 @@
-"""`python -m flows.reproduce`: the DAG of dvc.yaml, one Prefect task a stage, on Prefect's embedded server."""
+"""`python -m flows.reproduce`: the DAG of dvc.yaml, one Prefect task a stage, on Prefect's embedded server.
+
+The same as a deployment: flows/deployed.py.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +26,15 @@ what it does
   ends at once in the state UpToDate, so after `dvc repro` there is nothing to do. A stage that fails leaves those below
   it not run; the others go on. Prefect's server is started for the run and stopped with it (20 s the first time); set
   PREFECT_API_URL to record the run on a server of your own. Ctrl-C or SIGTERM ends the running stage first, then this.
+  Every line of a stage goes to work/logs/RUN/STAGE.log too.
+
+  One chain runs in a workspace at a time: a second one says who runs, or waits with --wait. What a killed one left
+  running is ended before anything starts. train, sample, embed and compare hold a slot of Prefect's concurrency limit
+  gpu:0 where runtime.device is a GPU, so that chains of one server share it.
 
 exit codes
-  0 everything is up to date   1 a stage failed   2 no such stage or dataset, or a broken dvc.yaml   130, 143 stopped
+  0 everything is up to date   1 a stage failed, or another chain runs   130, 143 stopped
+  2 no such stage or dataset, or a broken dvc.yaml
 """
 
 
@@ -34,20 +43,34 @@ def main(argv: list[str] | None = None) -> int:
     arguments = _parse(argv)
     signal.signal(signal.SIGTERM, _end)
     # late, so that --help answers at once
+    from flows import family, workspace
+
+    try:
+        with workspace.hold(arguments.root, arguments.wait):
+            return _run(arguments)
+    except (workspace.Busy, family.Unstoppable) as error:
+        print(error, file=sys.stderr)
+        return 1
+    except workspace.NoWorkspace as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; run the same command again to go on", file=sys.stderr)
+        return 130
+
+
+def _run(arguments: argparse.Namespace) -> int:
     from flows import graph
 
     try:
         stages = graph.select(graph.read(arguments.root), arguments.target, arguments.dataset)
+        timeouts = graph.timeouts(stages, arguments.timeout)
     except (graph.UnknownTarget, graph.BrokenGraph) as error:
         print(error, file=sys.stderr)
         return 2
     from flows import chain
 
-    try:
-        results = chain.run(stages, arguments.root, arguments.max_workers)
-    except KeyboardInterrupt:
-        print("stopped; run the same command again to go on", file=sys.stderr)
-        return 130
+    results = chain.run_held(stages, arguments.root, arguments.max_workers, timeouts)
     print(_table(results))
     return 1 if any(result.outcome in ("failed", "not run") for result in results) else 0
 
@@ -69,6 +92,14 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         default=1,
         metavar="N",
         help="stages at the same time (default 1: each already uses every core)",
+    )
+    parser.add_argument("--wait", action="store_true", help="wait for another chain in this workspace to end")
+    parser.add_argument(
+        "--timeout",
+        action="append",
+        default=[],
+        metavar="STAGE=SECONDS",
+        help="end a stage that takes longer; it has failed then (may be repeated; none by default)",
     )
     parser.add_argument(
         "--root", type=Path, default=Path(), help="root of the repository (default: the current folder)"

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,88 +13,27 @@ import psutil
 import pytest
 from dvc.repo import Repo
 
-from flows import chain, dvc_process, graph, reproduce
+from flows import chain, dvc_process, graph, reproduce, survey
+from tests import real_server
+from tests.small_project import STAGES, calls, dvc, until, write_params, write_project
 
 ROOT = Path(__file__).resolve().parent.parent
 
 # one server serves them all, so they stay on one worker
 pytestmark = pytest.mark.xdist_group("prefect")
 
-STEP = """
-import json, os, pathlib, sys, time, yaml
-name, out, *sources = sys.argv[1:]
-params = yaml.safe_load(pathlib.Path("params.yaml").read_text())
-with open("calls.log", "a") as log:
-    log.write(f"{name} {out}\\n")
-if params["fail"] == out:
-    sys.exit("the step refuses")
-if params["sleep"] == out and not pathlib.Path("awake").exists():
-    pathlib.Path("pid").write_text(str(os.getpid()))
-    time.sleep(600)
-files = [p for s in map(pathlib.Path, sources) for p in (sorted(s.glob("[a-z]*")) if s.is_dir() else [s])]
-text = "".join(p.read_text() for p in files)
-target = pathlib.Path(out)
-target.parent.mkdir(parents=True, exist_ok=True)
-target.write_text(f"{text}{name} {params[name]}\\n")
-"""
-
-DVC_YAML = """
-stages:
-  decode:
-    matrix: {dataset: "${datasets}"}
-    cmd: python step.py decode work/decode/${item.dataset} data/${item.dataset}
-    params: [decode]
-    deps: ["data/${item.dataset}"]
-    outs: ["work/decode/${item.dataset}"]
-  train:
-    matrix: {dataset: "${datasets}"}
-    cmd: python step.py train work/train/${item.dataset} work/decode/${item.dataset}
-    params: [train]
-    deps: ["work/decode/${item.dataset}"]
-    outs: ["work/train/${item.dataset}"]
-  report:
-    cmd: python step.py report report work/train
-    params: [report]
-    deps: [work/train]
-    outs: [report]
-"""
-
-STAGES = ["decode@a", "decode@b", "train@a", "train@b", "report"]
-
-
-def write_params(root: Path, **changes: object) -> None:
-    values = {"datasets": "[a, b]", "decode": 1, "train": 1, "report": 1, "fail": "none", "sleep": "none"} | changes
-    (root / "params.yaml").write_text("".join(f"{key}: {value}\n" for key, value in values.items()))
-
-
-def dvc(root: Path, *words: str) -> None:
-    done = subprocess.run([sys.executable, "-m", "dvc", *words], cwd=root, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     root = tmp_path / "project"
-    for dataset in "ab":
-        (root / "data" / dataset).mkdir(parents=True)
-        (root / "data" / dataset / "photo").write_text(f"photo of {dataset}\n")
-    (root / "step.py").write_text(STEP)
-    (root / "dvc.yaml").write_text(DVC_YAML)
-    write_params(root)
-    subprocess.run(["git", "init", "-q", str(root)], check=True)
-    dvc(root, "init", "-q")
-    dvc(root, "add", "-q", "data")
+    write_project(root)
     return root
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    # late: `flows` sets the environment that Prefect reads at its first import
-    from prefect.settings import PREFECT_API_URL
-    from prefect.testing.utilities import prefect_test_harness
-
-    with prefect_test_harness(server_startup_timeout=120):
-        yield str(PREFECT_API_URL.value())
+    with real_server.used() as address:
+        yield address
 
 
 @pytest.fixture(autouse=True)
@@ -109,20 +47,6 @@ def _handlers() -> Iterator[None]:
 
 def outcomes(root: Path) -> dict[str, str]:
     return {result.stage: result.outcome for result in chain.run(graph.read(root), root)}
-
-
-def calls(root: Path) -> list[str]:
-    log = root / "calls.log"
-    lines = [line.split()[0] for line in log.read_text().splitlines()] if log.exists() else []
-    log.unlink(missing_ok=True)
-    return lines
-
-
-def until(condition: Callable[[], bool], seconds: float, what: str) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"{what} did not happen within {seconds} s"
-        time.sleep(0.1)
 
 
 @pytest.mark.slow
@@ -237,9 +161,9 @@ def test_a_failure_stops_what_is_below_and_nothing_else(
 
 
 def test_a_changed_corpus_is_noticed(project: Path) -> None:
-    assert not dvc_process.changed_corpus(project)
+    assert survey.survey(project, []).changed_corpora == ()
     (project / "data" / "a" / "photo").write_text("another\n")
-    assert dvc_process.changed_corpus(project)
+    assert survey.survey(project, []).changed_corpora == ("data.dvc",)
 
 
 def test_a_held_lock_is_waited_for(server: str, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -256,13 +180,15 @@ def test_a_held_lock_is_waited_for(server: str, project: Path, monkeypatch: pyte
     tries: list[str] = []
     repro = dvc_process.repro
 
-    def release_after_the_first(stage: str, root: Path, log: Callable[[str], None]) -> dvc_process.Outcome:
+    def release_after_the_first(
+        stage: str, root: Path, log: Callable[[str], None], limit: float | None
+    ) -> dvc_process.Outcome:
         tries.append(stage)
         if tries.count("decode@a") == 2:
             (project / "awake").touch()
             os.kill(int((project / "pid").read_text()), signal.SIGTERM)
             other.wait(30)
-        return repro(stage, root, log)
+        return repro(stage, root, log, limit)
 
     monkeypatch.setattr(dvc_process, "repro", release_after_the_first)
     stages = graph.select(graph.read(project), ["decode@a"], [])

@@ -1,0 +1,53 @@
+"""What a chain leaves on Prefect's pages: its stages, the headline numbers, the way to the report."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+
+REPORT = Path("reports/index.html")
+
+
+def publish(rows: list[dict[str, Any]], datasets: Iterable[str], root: Path) -> None:
+    """A table of stages; a table of numbers for each dataset that has them; a link to the report if there is one."""
+    create_table_artifact(rows, key="stages", description=f"What became of each stage in {root}")
+    for dataset in datasets:
+        file = root / "reports" / dataset / "metrics.json"
+        if file.is_file():
+            create_markdown_artifact(headlines(dataset, json.loads(file.read_text())), key=f"metrics-{key(dataset)}")
+    if (root / REPORT).is_file():
+        link(root / REPORT)
+
+
+def link(page: Path) -> None:
+    """The way to a report."""
+    create_link_artifact(page.as_uri(), link_text="the report", key="report")
+
+
+def key(name: str) -> str:
+    """A name as Prefect allows one: lower-case letters, digits and dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+def headlines(dataset: str, metrics: dict[str, Any]) -> str:
+    """Markdown: a table a split, a line a row and metric, each mean with its interval."""
+    lines = [f"# {_cell(dataset)}"]
+    for split, rows in metrics.items():
+        lines += ["", f"## {_cell(split)}", "", "| row | metric | mean | 95 % interval | n | groups |"]
+        lines += ["|---|---|---:|---|---:|---:|"]
+        for row, found in rows.items():
+            for name, number in found.items():
+                span = "" if number.get("low") is None else f"[{number['low']}, {number['high']}]"
+                cells = [row, name, number["mean"], span, number.get("n", ""), number.get("groups", "")]
+                lines.append(f"| {' | '.join(map(_cell, cells))} |")
+    return "\n".join(lines)
+
+
+def _cell(value: object) -> str:
+    return escape(str(value)).replace("|", "&#124;").replace("\n", " ")

@@ -1,0 +1,53 @@
+"""`reproduce` and `report` as deployments: plain parameters, so that a schedule, a form or a command can start them.
+
+Why apart from the commands: a worker loads this file and calls a flow; the commands start the same work without a
+server, and answer --help before Prefect is imported. prefect.yaml names what is deployed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect import flow, get_run_logger
+
+from flows import artifacts, chain, graph, report, workspace
+
+
+class ChainFailed(Exception):
+    """Stages failed or did not run; the message names them."""
+
+
+@flow(name="chain", persist_result=False)
+def reproduce(
+    targets: list[str] | None = None,
+    datasets: list[str] | None = None,
+    root: str | None = None,
+    max_workers: int = 1,
+    timeouts: list[str] | None = None,
+    wait: bool = True,
+) -> dict[str, str]:
+    """Bring the stages of dvc.yaml up to date, as `python -m flows.reproduce` does; each one's outcome.
+
+    targets: stages (`train`) or instances (`train@fivek`), with what they need; all without any.
+    datasets: only the stages of these.
+    root: the repository; the deployment's folder without one.
+    max_workers: stages at the same time.
+    timeouts: `train=3600`: seconds after which a stage is ended and has failed.
+    wait: for another chain in the workspace; without it the run fails then.
+    """
+    place = Path(root or ".").resolve()
+    with workspace.hold(place, wait, get_run_logger().info):
+        stages = graph.select(graph.read(place), targets or [], datasets or [])
+        limits = graph.timeouts(stages, timeouts or [])
+        results = chain.run_held(stages, place, max_workers, limits)
+    if bad := [result for result in results if result.outcome in ("failed", "not run")]:
+        raise ChainFailed("; ".join(f"{result.stage}: {result.message}" for result in bad))
+    return {result.stage: result.outcome for result in results}
+
+
+@flow(name="report", persist_result=False)
+def nightly_report(rev: str = "HEAD", root: str | None = None) -> str:
+    """Evaluation and report of a revision, as `python -m flows.report --rev REV` does; the path of the page."""
+    page = report.make(Path(root or ".").resolve(), report.Wanted(rev=rev))
+    artifacts.link(page)
+    return str(page)

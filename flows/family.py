@@ -1,0 +1,83 @@
+"""Everything a stage runs, found by a mark in its environment and ended as one.
+
+Why a mark and not recorded pids: children inherit it, whoever their parent is by now, so what a killed `dvc` or a
+killed flow left behind is found too; it is there before the stage's first instruction, and no reused pid carries it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+MARK = "DIFFRETOUCH_FLOW_STAGE"
+GRACE_S = 25
+"""What a stage gets to save its state after SIGTERM: Prefect kills what is left of a cancelled run after 30 s."""
+
+
+_told: set[psutil.Process] = set()
+"""Who has had SIGTERM, whichever thread sent it: none is to have it twice."""
+
+
+class Unstoppable(Exception):
+    """A process did not go even after SIGKILL (a dead disk or network folder); nothing may start beside it."""
+
+
+def mark(root: Path, stage: str) -> dict[str, str]:
+    """What to add to the environment of a stage's processes."""
+    return {MARK: f"{root}\n{stage}"}
+
+
+def members(root: Path, stage: str | None = None) -> list[psutil.Process]:
+    """Living processes of `stage` of the workspace `root`; of all its stages without a name."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            place, _, name = process.environ().get(MARK, "").partition("\n")
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue  # gone meanwhile, or somebody else's: neither can be told to end
+        if place == str(root) and stage in (None, name):
+            found.append(process)
+    return found
+
+
+def end(root: Path, stage: str | None = None, grace_s: float = GRACE_S) -> int:
+    """End them, and come back only when they are gone; how many there were.
+
+    `dvc` itself ends when its stage has: SIGTERM at a millisecond when it writes its `rwlock` would leave that file
+    empty. What is left after `grace_s` seconds is killed, `dvc` too.
+    """
+    seen: set[psutil.Process] = set()
+    start = time.monotonic()
+    while alive := members(root, stage):
+        passed = time.monotonic() - start
+        if passed > 2 * grace_s + 5:
+            names = ", ".join(str(process.pid) for process in alive)
+            raise Unstoppable(f"processes {names} of {root} cannot be killed; see `ps -o pid,stat,wchan:30,args`")
+        for process in alive:
+            if passed > grace_s:
+                _signal(process, psutil.Process.kill)
+            elif process not in _told and not is_dvc(process):
+                _told.add(process)
+                _signal(process, psutil.Process.terminate)
+        seen.update(alive)
+        time.sleep(0.1)
+    _told.difference_update(seen)
+    return len(seen)
+
+
+def is_dvc(process: psutil.Process) -> bool:
+    """Whether it is the `dvc repro` of a stage, and nothing that it runs."""
+    try:
+        return bool(process.cmdline()[1:4] == ["-m", "dvc", "repro"])
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return False
+
+
+def _signal(process: psutil.Process, action: Callable[[psutil.Process], None]) -> None:
+    try:
+        action(process)  # psutil refuses where the pid is another process's by now
+    except psutil.NoSuchProcess:
+        return  # it ended by itself meanwhile, which is what was wanted

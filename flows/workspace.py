@@ -1,0 +1,129 @@
+"""One chain at a time in a workspace, and nothing of an earlier one beside it.
+
+The lock is the operating system's (flock on a file in `.dvc/tmp`): it goes with the process that holds it, however that
+ends, and no child inherits it. Who has it takes over a workspace where nothing runs and DVC's files can be read.
+"""
+
+from __future__ import annotations
+
+import datetime
+import fcntl
+import json
+import os
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import yaml
+
+from diffretouch.files.atomic import whole, write_json
+from flows import family
+
+LOCK, HOLDER, KEPT = "flow.lock", "flow.json", "flow-dvc.lock"
+POLL_S = 1.0
+
+
+class Busy(Exception):
+    """Another chain runs in the workspace; the message says which."""
+
+
+class NoWorkspace(Exception):
+    """The folder is no DVC project."""
+
+
+@contextmanager
+def hold(root: Path, wait: bool = False, say: Callable[[str], None] | None = None) -> Iterator[None]:
+    """Be the only chain in `root` for the length of the block; Busy where another is, unless told to `wait`.
+
+    Ends first what an earlier, killed chain left running, and mends what it left half written. `say` gets a line about
+    each of these; stderr without one.
+    """
+    tell = say or _to_stderr
+    folder = root / ".dvc" / "tmp"
+    if not folder.parent.is_dir():
+        raise NoWorkspace(f"{root} is no DVC project: it has no .dvc. Run this in the repository, or name it: --root")
+    folder.mkdir(exist_ok=True)
+    # Python's descriptors close in whatever a process executes, so only this process holds it
+    descriptor = os.open(folder / LOCK, os.O_RDONLY | os.O_CREAT, 0o666)
+    try:
+        _acquire(descriptor, folder, wait, tell)
+        write_json(folder / HOLDER, _myself())
+        if count := family.end(root):
+            tell(f"ended {count} processes that an earlier run in {root} had left")
+        if mend(root):
+            tell("dvc.lock was half written by a killed DVC; it is again what it was before")
+        yield
+        (folder / HOLDER).unlink(missing_ok=True)
+    finally:
+        os.close(descriptor)
+
+
+def keep(root: Path) -> None:
+    """Remember `dvc.lock` as it is, if it can be read: DVC rewrites it in place, and a kill meanwhile leaves half."""
+    content = _readable(root / "dvc.lock")
+    if content is not None:
+        with whole(root / ".dvc" / "tmp" / KEPT) as temporary:
+            temporary.write_bytes(content)
+
+
+def mend(root: Path) -> bool:
+    """Put the remembered `dvc.lock` in place of one that is no lock file; whether that was needed and possible."""
+    kept = _readable(root / ".dvc" / "tmp" / KEPT)
+    if kept is None or not (root / "dvc.lock").exists() or _readable(root / "dvc.lock") is not None:
+        return False
+    with whole(root / "dvc.lock") as temporary:
+        temporary.write_bytes(kept)
+    return True
+
+
+def _readable(file: Path) -> bytes | None:
+    """Its content if it is a lock file of DVC, None otherwise."""
+    try:
+        content = file.read_bytes()
+        tree = yaml.load(content, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except (FileNotFoundError, yaml.YAMLError):
+        return None
+    return content if isinstance(tree, dict) and "schema" in tree else None
+
+
+def _acquire(descriptor: int, folder: Path, wait: bool, tell: Callable[[str], None]) -> None:
+    waiting = False
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if not wait:
+                raise Busy(f"{_who(folder)}. Wait for it with --wait, or end it with SIGTERM") from None
+        if not waiting:
+            tell(f"{_who(folder)}; waiting until it has ended")
+            waiting = True
+        time.sleep(POLL_S)
+
+
+def _myself() -> dict[str, Any]:
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    command = shlex.join([Path(sys.executable).name, *sys.orig_argv[1:]])
+    return {"pid": os.getpid(), "started": psutil.Process().create_time(), "since": now, "command": command}
+
+
+def _who(folder: Path) -> str:
+    """Who holds the lock, in words."""
+    place = folder.parent.parent
+    try:
+        holder = json.loads((folder / HOLDER).read_text())
+        alive = psutil.Process(holder["pid"]).create_time() == holder["started"]
+    except (FileNotFoundError, psutil.NoSuchProcess):
+        alive = False
+    if not alive:
+        return f"another chain runs in {place} (it has only just started, or runs on another machine)"
+    return f"another chain runs in {place}: process {holder['pid']} since {holder['since']}, `{holder['command']}`"
+
+
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr)

@@ -1,0 +1,88 @@
+"""Faults put into a chain: kill -9 of the flow, of dvc or of a stage; then outputs as if nothing had been killed."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+from flows import family
+from tests.fake_chain import ROOT
+from tests.kill import require_same
+from tests.small_project import dvc, forget, outputs, until
+
+VICTIMS = ("flow", "dvc", "stage")
+RUN_S = 300
+
+
+def run(root: Path, environment: Mapping[str, str]) -> subprocess.Popen[str]:
+    """The chain in `root`, as a process of its own."""
+    words = [sys.executable, "-m", "flows.reproduce", "--root", str(root)]
+    return subprocess.Popen(
+        words, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def kill_while_running(
+    root: Path, kills: int, seed: int, environment: Mapping[str, str], victims: Sequence[str] = VICTIMS
+) -> dict[str, int]:
+    """`kills` chains of the small project with one process killed at a random moment, each followed by one that ends.
+
+    How many of each were killed. Raises AssertionError where outputs are not those of an undisturbed run, DVC does not
+    call them up to date, or a process is left.
+    """
+    draw, killed = random.Random(seed), Counter[str]()
+    finish(root, environment, "undisturbed")
+    undisturbed = outputs(root)
+    took = stages_took(root)
+    for number in range(kills):
+        forget(root)
+        flow, victim = run(root, environment), victims[number % len(victims)]
+        until(lambda: family.members(root) or flow.poll() is not None, RUN_S, "a stage")  # noqa: B023
+        time.sleep(draw.uniform(0.0, took))
+        found = victim_of(victim, flow, root, draw)
+        if found is None:
+            found, victim = psutil.Process(flow.pid), "flow"
+        where = f"kill {number}, of {victim}"
+        with suppress(psutil.NoSuchProcess):  # it has ended in this moment
+            found.kill()
+        killed[victim] += 1
+        if victim == "flow":
+            flow.wait()
+        else:
+            said, _ = flow.communicate(timeout=RUN_S)
+            assert not family.members(root), f"{where}: left behind by a flow that lives:\n{said}"
+        finish(root, environment, where)
+        require_same(outputs(root), undisturbed, where)
+        assert not family.members(root), f"{where}: left behind"
+        assert "up to date" in dvc(root, "status"), where
+    return dict(killed)
+
+
+def finish(root: Path, environment: Mapping[str, str], where: str) -> None:
+    """A run that is let alone."""
+    flow = run(root, environment)
+    said, _ = flow.communicate(timeout=RUN_S)
+    assert flow.returncode == 0, f"{where}: {said}"
+
+
+def victim_of(kind: str, flow: subprocess.Popen[str], root: Path, draw: random.Random) -> psutil.Process | None:
+    """A process to kill; None where there is none of the kind just now."""
+    if kind == "flow":
+        return psutil.Process(flow.pid) if flow.poll() is None else None
+    found = [process for process in family.members(root) if family.is_dvc(process) == (kind == "dvc")]
+    return draw.choice(found) if found else None
+
+
+def stages_took(root: Path) -> float:
+    """Seconds from the first step's beginning to the last one's end, from what the steps wrote down."""
+    times = [float(line.split()[2]) for line in (root / "calls.log").read_text().splitlines()]
+    (root / "calls.log").unlink()
+    return max(times) - min(times)

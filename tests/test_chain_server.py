@@ -1,0 +1,196 @@
+"""Chains on a real Prefect server: killed, cancelled, too slow, queueing for a GPU, started by a worker."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
+from uuid import UUID
+
+import pytest
+import yaml
+
+import flows  # isort: skip - it sets the environment that Prefect reads at its first import
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import DeploymentUpdate
+from prefect.client.schemas.schedules import IntervalSchedule
+from prefect.deployments import run_deployment
+
+from flows import artifacts, chain, family, graph, slots, workspace
+from tests import real_server
+from tests.kill_flow import ROOT, kill_while_running, run
+from tests.small_project import dvc, until, write_params, write_project
+
+assert flows
+pytestmark = [pytest.mark.xdist_group("prefect"), pytest.mark.slow]
+HOSTILE = "a; touch owned; $(touch owned) `touch owned`"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    with real_server.used() as address:
+        yield address
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    write_project(tmp_path / "project")
+    return tmp_path / "project"
+
+
+def ask(question: Callable[[Any], Any]) -> Any:
+    """What the server's API answers to `question(client)`."""
+
+    async def answer() -> Any:
+        async with get_client() as client:
+            return await question(client)
+
+    return asyncio.run(answer())
+
+
+def test_killed_twice_and_run_again(server: str, project: Path) -> None:
+    """The flow itself, and dvc below it."""
+    write_params(project, slow=0.5, datasets="[a]")
+    assert sum(kill_while_running(project, 2, 5, real_server.environment(), ("flow", "dvc")).values()) == 2
+
+
+def test_a_stage_that_takes_too_long_is_ended_and_what_it_printed_is_kept(server: str, project: Path) -> None:
+    write_params(project, sleep="work/decode/a", datasets="[a]")
+    (project / "reports/a").mkdir(parents=True)
+    number = '{"test": {"<b>x|": {"psnr": {"mean": 1.5, "low": 1, "high": 2, "n": 3, "groups": 1}}}}'
+    (project / "reports/a/metrics.json").write_text(number)
+    (project / "reports/index.html").write_text("the page")
+    results = chain.run(graph.read(project), project, timeouts={"decode": 10.0})
+    assert [result.outcome for result in results] == ["failed", "not run", "not run"]
+    assert "took more than 10 s" in results[0].message
+    assert family.members(project) == []
+    logs = list((project / chain.LOGS).glob("*/*.log"))
+    assert [log.name for log in logs] == ["decode@a.log"]
+    assert "decode begins" in logs[0].read_text()
+
+    # not by the client: what it sends for "no limit" is refused by the server with this FastAPI
+    asked = Request(f"{server}/artifacts/filter", b'{"sort": "CREATED_DESC"}', {"Content-Type": "application/json"})
+    with urlopen(asked) as answer:
+        found = {artifact["key"]: artifact for artifact in reversed(json.load(answer))}
+    assert {"stages", "metrics-a", "report"} <= set(found)
+    assert "decode@a.log" in found["stages"]["data"]
+    assert "&lt;b&gt;x&#124; | psnr | 1.5 | [1, 2] | 3 | 1" in found["metrics-a"]["data"]
+    assert (project / artifacts.REPORT).as_uri() in found["report"]["data"]
+
+
+def test_two_chains_queue_for_one_gpu(server: str, tmp_path: Path) -> None:
+    roots = [tmp_path / "one", tmp_path / "two"]
+    for root in roots:
+        write_project(root)
+        write_params(root, runtime="{device: cuda}", datasets="[a]", slow=2)
+        assert slots.needed("train@a", root) == ["gpu:0"]
+        assert slots.needed("decode@a", root) == []
+    flows = [run(root, real_server.environment()) for root in roots]
+    for flow in flows:
+        said, _ = flow.communicate(timeout=240)
+        assert flow.returncode == 0, said
+    spans = []
+    for root in roots:
+        lines = [line.split() for line in (root / "calls.log").read_text().splitlines()]
+        spans.append([float(when) for name, _, when in lines if name in ("train", "train-end")])
+    (_, first_end), (second, _) = sorted(spans)
+    assert first_end <= second, "both trained at the same time"
+
+
+def test_a_cpu_holds_no_slot(project: Path) -> None:
+    write_params(project, runtime="{device: cpu}")
+    assert slots.needed("train@a", project) == []
+
+
+@contextmanager
+def worker(pool: str) -> Iterator[subprocess.Popen[bytes]]:
+    words = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--type", "process"]
+    log = Path(real_server.start()[1]) / "worker.log"
+    with log.open("ab") as file:
+        process = subprocess.Popen(words, cwd=ROOT, env=real_server.environment(), stdout=file, stderr=file)
+        try:
+            yield process
+        finally:
+            process.terminate()
+            process.wait(60)
+
+
+def prefect(*words: str) -> None:
+    command = [sys.executable, "-m", "prefect", "--no-prompt", *words]
+    environment = real_server.environment() | {"PWD": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    # `deploy` then asks for workers, which the server refuses with this FastAPI: the deployment is there all the same
+    assert done.returncode == 0 or "successfully created" in done.stdout, done.stdout + done.stderr
+
+
+def state_of(run_id: UUID) -> str:
+    return str(ask(lambda client: client.read_flow_run(run_id)).state.type.value)
+
+
+def text(file: Path) -> str:
+    """Its content; nothing while DVC has it removed."""
+    try:
+        return file.read_text()
+    except FileNotFoundError:
+        return ""
+
+
+def started(project: Path, **parameters: object) -> UUID:
+    """A run of the deployment `chain/reproduce` for the project."""
+    asked = {"root": str(project), **parameters}
+    return run_deployment("chain/reproduce", parameters=asked, timeout=0, as_subflow=False).id
+
+
+def test_a_worker_runs_schedules_and_cancels(server: str, project: Path) -> None:
+    prefect("work-pool", "create", "gpu", "--type", "process", "--overwrite")
+    prefect("deploy", "--name", "reproduce")
+    with worker("gpu"):
+        # cancelled in the middle: every process is gone within 30 s
+        write_params(project, datasets="[a]", sleep="work/train/a")
+        first = started(project)
+        until(lambda: (project / "pid").exists(), 120, "the sleeping stage")
+        assert len(family.members(project)) >= 2
+        prefect("flow-run", "cancel", str(first))
+        asked = time.monotonic()
+        until(lambda: not family.members(project), 30, "the end of the cancelled stage")
+        assert time.monotonic() - asked < 30
+        until(lambda: state_of(first) == "CANCELLED", 60, "the cancelled state")
+
+        # the next run is right, and a parameter reaches no shell
+        (project / "awake").touch()
+        second = started(project, targets=["report"])
+        third = started(project, targets=[HOSTILE], root=str(project))
+        until(lambda: state_of(second) == "COMPLETED", 120, "the second run")
+        until(lambda: state_of(third) == "FAILED", 120, "the run with a hostile target")
+        assert not list(ROOT.glob("owned")) and not list(project.rglob("owned"))
+        assert "up to date" in dvc(project, "status")
+        assert (project / "report").read_text() == "photo of a\ndecode 1\ntrain 1\nreport 1\n"
+
+        # a schedule that is switched on fires
+        write_params(project, datasets="[a]", train=2)
+        deployment = ask(lambda client: client.read_deployment_by_name("chain/reproduce"))
+        every = [(IntervalSchedule(interval=timedelta(seconds=10)), True)]
+        ask(lambda client: client.update_deployment(deployment.id, DeploymentUpdate(parameters={"root": str(project)})))
+        ask(lambda client: client.create_deployment_schedules(deployment.id, every))
+        until(lambda: text(project / "report").endswith("train 2\nreport 1\n"), 120, "the scheduled run")
+        ask(lambda client: client.delete_deployment(deployment.id))
+    with workspace.hold(project, wait=True):
+        assert not family.members(project)
+
+
+def test_what_is_deployed_runs_one_at_a_time_and_not_by_itself() -> None:
+    tree = yaml.safe_load((ROOT / "prefect.yaml").read_text())
+    assert {entry["name"] for entry in tree["deployments"]} == {"reproduce", "report", "retrain"}
+    for entry in tree["deployments"]:
+        assert entry["work_pool"]["name"] == "gpu"
+        assert entry["concurrency_limit"]["limit"] == 1
+        assert not any(schedule["active"] for schedule in entry.get("schedules", []))
+        assert not any(trigger["enabled"] for trigger in entry.get("triggers", []))
