@@ -160,6 +160,48 @@ def compare(dataset: Annotated[str, typer.Argument(help="One of params.yaml's: f
 
 
 @app.command()
+def gate(
+    dataset: Annotated[str, typer.Argument(help="One of params.yaml's: fivek or ppr10k.")],
+    challenger: Annotated[
+        Path, typer.Option(help="Root of the tree of the new model: work/ and reports/ lie in it.", exists=True)
+    ],
+    out: Annotated[Path, typer.Option(help="Folder to write verdict.json and verdict.html into.")],
+    champion: Annotated[
+        Path | None,
+        typer.Option(help="Root of the tree of the model in use; without it floors alone decide.", exists=True),
+    ] = None,
+) -> None:
+    """Say whether a new model may take the place of the one in use, by params.yaml's `gate`, and why.
+
+    Both sides must have been sampled and evaluated on the same test photos by the same code. Nothing is changed in
+    either tree. The decision is promote; keep (a rule is broken); equal (no rule about loss is broken, but there is no
+    gain); or refuse (not comparable, not finite, or a licence forbids it).
+
+    Exit codes: 0 promote, 1 not promoted (or failed), 2 a mistake in params.yaml or on the command line.
+
+    Reads: of either tree work/{decode,attributes,train,sample,evaluate}/DATASET, and dvc.lock and reports/DATASET/votes
+    where they are; params.yaml: gate, evaluate, report, runtime
+
+    Writes: OUT/verdict.json, OUT/verdict.html
+
+    Next: open the page
+    """
+    from diffretouch.config import load
+
+    params = load()
+    params.corpus(dataset)
+    from diffretouch.gating import judge
+
+    verdict = judge(params, dataset, challenger, champion, out)
+    for reason in verdict.broken:
+        print(f"  {reason.rule}: {reason.found}; asked: {reason.asked}")
+    print(f"{verdict.decision}: {verdict.summary}")
+    print(out / "verdict.html")
+    if not verdict.promoted:
+        raise typer.Exit(1)
+
+
+@app.command()
 def summary() -> None:
     """Print the tables of the last evaluation and the path of the report.
 

@@ -17,13 +17,13 @@ import yaml
 from diffretouch.attributes import ATTRIBUTES, scores
 from diffretouch.code import ROOT as PACKAGE
 from diffretouch.color import linear_to_srgb
-from diffretouch.comparing import adjust, numbers, schedule, texture
+from diffretouch.comparing import adjust, numbers, schedule
 from diffretouch.comparing.arms import CODE, DONE, SPENT, Run, runs
 from diffretouch.comparing.verdict import verdict
 from diffretouch.condition import photo_range
 from diffretouch.config import Compare, Params, load
 from diffretouch.errors import ConfigError, UserError
-from diffretouch.evaluation import control
+from diffretouch.evaluation import control, texture
 from diffretouch.training.resume import Stopped
 from tests import fake_chain
 from tests.import_graph import code_of

@@ -19,7 +19,6 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
-import numpy as np
 import pandas as pd
 
 from diffretouch.attributes import ATTRIBUTES
@@ -90,11 +89,9 @@ def _moved(axis_rows: pd.DataFrame, ranges: pd.DataFrame, correlation: pd.DataFr
     fitted = control.slopes(control.responses(axis_rows, ranges))
     own = fitted[fitted["moved"] == fitted["attribute"]].drop(columns="moved")
     own = own.melt(["photo_id", "attribute"], ["slope", "spearman"], var_name="metric")
-    other = fitted[fitted["moved"] != fitted["attribute"]]
-    known = [abs(correlation.loc[m, a]) for m, a in zip(other["moved"], other["attribute"], strict=True)]
-    excess = (other["slope"].abs() - np.nan_to_num(np.array(known, float))).clip(lower=0)
+    other = control.excess_cross_talk(fitted, correlation)
     names = {"metric": "excess_cross_talk", "attribute": other["moved"] + "->" + other["attribute"]}
-    both = pd.concat([own, other[["photo_id"]].assign(**names, value=excess)]).rename(columns={"attribute": "slice"})
+    both = pd.concat([own, other[["photo_id", "value"]].assign(**names)]).rename(columns={"attribute": "slice"})
     every = both.groupby(["photo_id", "metric"], as_index=False)["value"].mean().assign(slice="all")
     return pd.concat([both, every])
 

@@ -17,9 +17,9 @@ from torch.nn.functional import interpolate
 
 from diffretouch.attributes import ATTRIBUTES, scores
 from diffretouch.comparing.adjust import vary
-from diffretouch.comparing.texture import survival
 from diffretouch.config import Params, Sample
 from diffretouch.devices import pick_device
+from diffretouch.evaluation.texture import survival
 from diffretouch.files.pictures import Picture, read_srgb
 from diffretouch.files.tables import read_table, write_table
 from diffretouch.files.workspace import new_dir, stage_dir

@@ -1,11 +1,12 @@
 """The one schema of `params.yaml`: frozen, extra keys forbidden, a line for every field with its unit.
 
-`runtime` says how the work is done and no stage tracks it; every other section is tracked by the DVC stage of the same
-name, and `corpora.<dataset>` by every stage of that dataset.
+`runtime` says how the work is done, `gate` what a model must show to be put in use: no stage tracks them. Every other
+section is tracked by the DVC stage of the same name, and `corpora.<dataset>` by every stage of that dataset.
 """
 
 from diffretouch.config.base import FIRST_TIMESTEP
 from diffretouch.config.comparing import Arm, Compare
+from diffretouch.config.gating import Gate
 from diffretouch.config.judging import Embed, Evaluate, Lpips, Report, Sample, Study
 from diffretouch.config.params import PARAMS, Params, load
 from diffretouch.config.pictures import Attributes, Corpus, Decode, Split
@@ -23,6 +24,7 @@ __all__ = [
     "Decode",
     "Embed",
     "Evaluate",
+    "Gate",
     "Lpips",
     "Params",
     "Report",

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError, model_validator
 
 from diffretouch.config.base import Section
 from diffretouch.config.comparing import Compare
+from diffretouch.config.gating import Gate
 from diffretouch.config.judging import Embed, Evaluate, Report, Sample, Study
 from diffretouch.config.pictures import Attributes, Corpus, Decode
 from diffretouch.config.runtime import Runtime
@@ -35,6 +36,7 @@ class Params(Section):
     study: Study
     report: Report
     compare: Compare
+    gate: Gate
     runtime: Runtime
 
     @model_validator(mode="after")

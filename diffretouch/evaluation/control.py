@@ -70,3 +70,14 @@ def experts_correlation(ground_truths: pd.DataFrame, ranges: pd.DataFrame) -> pd
     joined = ground_truths.merge(ranges, on="photo_id", validate="many_to_one")
     away = {n: (joined[f"score_{n}"] - joined[f"mid_{n}"]) / joined[f"half_{n}"] for n in ATTRIBUTES}
     return pd.DataFrame(away).corr()
+
+
+def excess_cross_talk(fitted: pd.DataFrame, correlation: pd.DataFrame) -> pd.DataFrame:
+    """photo_id, moved, attribute, value of `slopes`: |slope| of another attribute beyond |the experts' correlation|.
+
+    0 where it is below; where the experts tell no correlation, all of the slope counts.
+    """
+    other = fitted[fitted["moved"] != fitted["attribute"]]
+    known = [abs(correlation.loc[m, a]) for m, a in zip(other["moved"], other["attribute"], strict=True)]
+    value = (other["slope"].abs() - np.nan_to_num(np.array(known, float))).clip(lower=0)
+    return other[["photo_id", "moved", "attribute"]].assign(value=value)
