@@ -113,7 +113,9 @@ def new_tags(tags: Iterable[Tag], model: str, now: int, *, version: bool) -> New
     """Names for putting a model in use at the second `now`, as a new version or, without, one that is known."""
     tags = list(tags)
     last = max((use.time for use in _uses(tags, model)), default=0)
-    counts = [int(match["count"]) for tag in tags if (match := _COUNTED.fullmatch(tag.name)) and match["model"] == model]
+    counts = [
+        int(match["count"]) for tag in tags if (match := _COUNTED.fullmatch(tag.name)) and match["model"] == model
+    ]
     numbers = [int(release.version[1:].split(".")[0]) for release in releases(tags, model)]
     return NewTags(
         f"{model}@v{max(numbers, default=0) + 1}.0.0" if version else None,

@@ -17,7 +17,9 @@ def git(root: Path, *words: str, environment: dict[str, str] | None = None) -> s
     """What `git words...` in `root` prints; UserError with its last lines where it fails."""
     done = _run(root, words, environment)
     if done.returncode:
-        raise UserError(f"git {' '.join(words)} in {root} ended with exit code {done.returncode}:\n{done.stderr.strip()}")
+        raise UserError(
+            f"git {' '.join(words)} in {root} ended with exit code {done.returncode}:\n{done.stderr.strip()}"
+        )
     return done.stdout.rstrip("\n")
 
 
@@ -25,7 +27,9 @@ def succeeds(root: Path, *words: str) -> bool:
     """Whether `git words...` exits with 0 and not 1 (git's way to answer no); UserError for any other code."""
     done = _run(root, words, None)
     if done.returncode > 1:
-        raise UserError(f"git {' '.join(words)} in {root} ended with exit code {done.returncode}:\n{done.stderr.strip()}")
+        raise UserError(
+            f"git {' '.join(words)} in {root} ended with exit code {done.returncode}:\n{done.stderr.strip()}"
+        )
     return done.returncode == 0
 
 
@@ -62,7 +66,9 @@ def _present(names: Iterable[str | None]) -> list[str]:
 
 def _run(root: Path, words: Iterable[str], environment: dict[str, str] | None) -> subprocess.CompletedProcess[str]:
     # variables of a hook or of another repository would send git elsewhere
-    inherited = {name: value for name, value in os.environ.items() if name not in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")}
+    inherited = {
+        name: value for name, value in os.environ.items() if name not in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")
+    }
     return subprocess.run(
         ["git", *words],
         cwd=root,

@@ -104,7 +104,9 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("model", metavar="MODEL", help="fivek, model-fivek (the one in use) or model-fivek@v2")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--root", type=Path, default=Path(), help="root of the repository (default: the current folder)")
+    parser.add_argument(
+        "--root", type=Path, default=Path(), help="root of the repository (default: the current folder)"
+    )
     arguments = parser.parse_args(argv)
     root = arguments.root.resolve()
     try:

@@ -93,7 +93,9 @@ def main(argv: list[str] | None = None) -> int:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--root", type=Path, default=Path(), help="root of the repository (default: the current folder)")
+    parser.add_argument(
+        "--root", type=Path, default=Path(), help="root of the repository (default: the current folder)"
+    )
     root = parser.parse_args(argv).root.resolve()
     try:
         found = rows(root)
@@ -106,7 +108,10 @@ def main(argv: list[str] | None = None) -> int:
     print(_table(found))
     bare = [row.release.name for row in found if row.use and row.decision == "no verdict"]
     if bare:
-        print(f"in use without a verdict: {', '.join(bare)}; `python -m flows.retrain` judges its successor", file=sys.stderr)
+        print(
+            f"in use without a verdict: {', '.join(bare)}; `python -m flows.retrain` judges its successor",
+            file=sys.stderr,
+        )
     return 1 if bare else 0
 
 
@@ -116,7 +121,10 @@ def _table(found: list[Row]) -> str:
         since = time.strftime("%Y-%m-%d %H:%M", time.gmtime(row.use.time)) if row.use else ""
         cells.append((row.release.name, row.decision, row.use.name if row.use else "", since, row.why))
     widths = [max(len(line_[i]) for line_ in cells) for i in range(4)]
-    padded = ("  ".join([*(cell.ljust(width) for cell, width in zip(line_, widths, strict=False)), line_[4]]) for line_ in cells)
+    padded = (
+        "  ".join([*(cell.ljust(width) for cell, width in zip(line_, widths, strict=False)), line_[4]])
+        for line_ in cells
+    )
     return "\n".join(text.rstrip() for text in padded)
 
 

@@ -35,7 +35,9 @@ def rollback(root: Path, dataset: str, to: str | None, out: Path | None) -> tupl
     model = model_of(dataset.removeprefix(PREFIX))
     used = line(tags, model)
     if not used:
-        raise ConfigError(f"no model of {model} is in use, so there is nothing to go back from: `python -m flows.registry`")
+        raise ConfigError(
+            f"no model of {model} is in use, so there is nothing to go back from: `python -m flows.registry`"
+        )
     if to is None and len(used) < 2:
         raise UserError(f"{used[0].name} is the first: nothing was in use before it; name a version with --to")
     try:
@@ -73,7 +75,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("dataset", metavar="DATASET", help="fivek or ppr10k (or model-fivek)")
     parser.add_argument("--to", metavar="VERSION", help="this version, such as v2 (default: the one in use before)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="also put the model's files there")
-    parser.add_argument("--root", type=Path, default=Path(), help="root of the repository (default: the current folder)")
+    parser.add_argument(
+        "--root", type=Path, default=Path(), help="root of the repository (default: the current folder)"
+    )
     arguments = parser.parse_args(argv)
     root = arguments.root.resolve()
     try:
