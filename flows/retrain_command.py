@@ -19,17 +19,19 @@ examples
 
 what it does
   1 refuses what is not committed, makes a clone in .dvc/tmp/retrain with this repository's cache
-  2 brings in new photos that are whole (a RAW and every expert's picture); none replaces another or becomes a test photo
+  2 brings in new photos that are whole (a RAW and every expert's picture); none replaces another or is a test photo
   3 runs the dataset's stages there; DVC decides what has to run
   4 samples and measures the model in use by the same code on the same test photos, in a clone of its own
   5 lets the gate decide by params.yaml's `gate`; with --approval a person too, in Prefect's page
   6 promoted: `dvc push`, then a commit on the branch `retrain`, with reports/DATASET/verdict, and two tags, at once
-  Your files, branches and data/ stay as they are. `git merge retrain && dvc checkout` takes over new photos and results.
-  Killed at any moment, the same command goes on. Where nothing is promoted the photos stay in the inbox for the next time.
+  Your files, branches and data/ stay as they are. `git merge retrain && dvc checkout` takes over what is new.
+  Killed at any moment, the same command goes on. Photos stay in the inbox: without a promotion, for the next time.
 
 what it prints
   fivek: promote: better by 0.8 dB ... (model-fivek@v2.0.0 is in use)
-  python -m flows.registry lists models; python -m flows.rollback fivek goes back; python -m flows.lineage fivek tells more
+
+next
+  python -m flows.registry   python -m flows.lineage fivek   python -m flows.rollback fivek
 
 exit codes
   0 done, promoted or not   1 a step failed   2 a mistake in the words or in params.yaml   130, 143 stopped

@@ -35,6 +35,6 @@ def copy_folder(root: Path, commit: str, path: str, out: Path) -> None:
 
 def _gone(path: str, commit: str, error: Exception) -> Gone:
     return Gone(
-        f"{path} of commit {commit[:10]} cannot be read: it is neither in DVC's cache here nor to be had from a remote; "
+        f"{path} of commit {commit[:10]} cannot be read: neither DVC's cache here nor a remote has it; "
         f"`dvc remote list` and `dvc fetch --all-commits` say more ({error})"
     )

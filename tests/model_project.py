@@ -1,4 +1,4 @@
-"""A small real project for tests of retraining and of the registry: git, DVC, our params.yaml, stages that are a script.
+"""A small real project for tests of retraining and of the registry: git, DVC, our params.yaml, a script as stages.
 
 Its photos are text files in FiveK's layout, its model is the line `quality N photos M`; N is `train.steps`.
 """
@@ -34,7 +34,8 @@ elif stage == "train":
         sys.exit("the training refuses 13 steps")
     photos = (work / "decode" / dataset / "photos").read_text().split()
     out(work / "train" / dataset / "model" / "weights", f"{params['train']['steps']} {len(photos)}")
-    out(work / "train" / dataset / "model" / "model_index.json", json.dumps({"origin": {"dataset": "toy", "provenance": "real"}}))
+    origin = {"dataset": "toy", "provenance": "real"}
+    out(work / "train" / dataset / "model" / "model_index.json", json.dumps({"origin": origin}))
 elif stage == "sample":
     out(work / "sample" / dataset / "pictures", (work / "train" / dataset / "model" / "weights").read_text())
 elif stage == "evaluate":

@@ -130,7 +130,7 @@ def test_dvc_gto_and_git_agree_and_rollback_restores(
 def test_a_model_whose_files_are_gone_is_not_put_in_use(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.rmtree(project / ".dvc/cache")
     assert rollback.main(["fivek", "--root", str(project)]) == 1
-    assert "neither in DVC's cache here nor to be had from a remote" in capsys.readouterr().err
+    assert "neither DVC's cache here nor a remote has it" in capsys.readouterr().err
     assert registry.in_use(project, "fivek") == find(git.tags(project), "fivek@v2")
 
 
@@ -148,10 +148,10 @@ def test_rollback_answers_mistakes(
     built: Path, words: list[str], code: int, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = git.tags(built)
-    try:
-        assert rollback.main([*words, "--root", str(built)]) == code
-    except SystemExit as usage:
-        assert usage.code == code
+    assert (
+        rollback.main(["--root", str(built), "--", *words] if len(words) == 1 else [*words, "--root", str(built)])
+        == code
+    )
     assert said in capsys.readouterr().err
     assert git.tags(built) == before
     assert not (built / "hacked").exists() and not (Path.cwd() / "hacked").exists()

@@ -1,8 +1,8 @@
-"""New photos from a folder that others fill: only whole ones come in, none replaces another, none becomes a test photo."""
+"""New photos from a folder that others fill: only whole ones, none that replaces another, no test photos."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -40,8 +40,8 @@ def take_in(dataset: str, inbox: Path, root: Path, corpus: Corpus) -> TakenIn:
     changed = [target for target, state in plan.states.items() if state == "changed"]
     if changed:
         raise UserError(
-            f"{inbox} holds other bytes for {len(changed)} files that {plan.folder} has ({_some(changed)}): an inbox only "
-            f"adds. Remove them from it, or replace the old ones by hand: `diffretouch ingest {dataset} {inbox}`"
+            f"{inbox} holds other bytes for {len(changed)} files that {plan.folder} has ({_some(changed)}): an inbox "
+            f"only adds. Remove them from it, or replace the old ones by hand: `diffretouch ingest {dataset} {inbox}`"
         )
     photos, waiting = _sort_out(plan, corpus.experts)
     splits = _splits(plan, sorted(photos), corpus)
@@ -80,7 +80,7 @@ def _sort_out(plan: Plan, experts: Sequence[str]) -> tuple[set[str], dict[str, l
     return new, dict(sorted(waiting.items()))
 
 
-def _splits(plan: Plan, photos: Sequence[str], corpus: Corpus) -> Mapping[str, str | None]:
+def _splits(plan: Plan, photos: Sequence[str], corpus: Corpus) -> dict[str, str | None]:
     rule = corpus.split
     listed = None if rule.list is None else read_split_list(plan.folder / rule.list)
     return {photo: split_by(photo, group_of(plan.release.layout, photo), rule, listed) for photo in photos}

@@ -115,8 +115,8 @@ def _refuse(plan: Plan) -> None:
         )
     if simulated == {source}:
         raise UserError(
-            f"{source}/corpus.yaml says that its photos are simulated: they must not mix with real ones, and {folder} is "
-            "not simulated; name a place with a simulated corpus with --root (`diffretouch demo-data --root ...`)"
+            f"{source}/corpus.yaml says that its photos are simulated: they must not mix with real ones, and {folder} "
+            "is not simulated; name a place with a simulated corpus with --root (`diffretouch demo-data --root ...`)"
         )
 
 
