@@ -88,12 +88,15 @@ def _changed_corpora(root: Path) -> list[str]:
     if not names:
         raise UserError(f"{root} has neither data.dvc nor data/*.dvc: `dvc add data`, and commit data.dvc")
     with Repo(str(root)) as repo:
-        status: dict[str, Any] = repo.status(targets=names)
-    return [
-        name
-        for name, found in status.items()
-        if any("modified" in entry.get("changed outs", {}).values() for entry in found if isinstance(entry, dict))
-    ]
+        # by whole paths: DVC takes others from the current folder
+        found: dict[str, dict[str, Any]] = {name: repo.status(targets=[str(root / name)]) for name in names}
+    return [name for name, status in found.items() if "modified" in _states(status)]
+
+
+def _states(status: dict[str, Any]) -> set[str]:
+    """What `dvc status` says of the outputs: modified, deleted, not in cache."""
+    entries = [entry for stage in status.values() for entry in stage if isinstance(entry, dict)]
+    return {state for entry in entries for state in entry.get("changed outs", {}).values()}
 
 
 def fresh(root: Path, source: Path, name: str, commit: str, branch: str) -> Path:
@@ -120,7 +123,7 @@ def fresh(root: Path, source: Path, name: str, commit: str, branch: str) -> Path
 def share(root: Path, place: Path) -> None:
     """Give the clone the repository's cache, remotes and local settings, by absolute paths."""
     with Repo(str(root)) as repo:
-        cache = repo.cache.local.path
+        cache = repo.cache.local_cache_dir
         remotes = {name: dict(settings) for name, settings in repo.config["remote"].items()}
     local = root / ".dvc/config.local"
     if local.exists():
