@@ -60,7 +60,7 @@ class Outcome:
 
     dataset: str
     decision: str
-    """The gate's promote, keep, equal or refuse; waiting where nobody approved."""
+    """The gate's promote, keep, equal or refuse; waiting where a person said no: the clone is kept."""
     summary: str
     release: str | None = None
     """The model that was put in use: `model-fivek@v3.0.0`."""
@@ -220,8 +220,9 @@ def _approved(wishes: Wishes, dataset: str, verdict: Verdict) -> bool:
         answer = pause_flow_run(
             wait_for_input=form, timeout=wishes.approval_s, poll_interval=2, key=f"approve-{dataset}"
         )
-    except FlowPauseTimeout:
-        return False
+    except FlowPauseTimeout as error:
+        # the server has ended the run as failed by now
+        raise UserError(f"{dataset}: nobody answered within {wishes.approval_s} s. {verdict.summary}") from error
     get_run_logger().info(f"{'approved' if answer.promote else 'not approved'}: {answer.words!r}")
     return bool(answer.promote)
 

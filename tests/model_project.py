@@ -32,7 +32,7 @@ if stage == "decode":
 elif stage == "train":
     if params["train"]["steps"] == 13:
         sys.exit("the training refuses 13 steps")
-    photos = (work / "decode" / dataset / "photos").read_text().split()
+    photos = (work / "decode" / dataset / "photos").read_text().splitlines()
     out(work / "train" / dataset / "model" / "weights", f"{params['train']['steps']} {len(photos)}")
     origin = {"dataset": "toy", "provenance": "real"}
     out(work / "train" / dataset / "model" / "model_index.json", json.dumps({"origin": origin}))

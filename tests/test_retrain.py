@@ -118,9 +118,14 @@ def test_better_is_promoted_worse_and_equal_are_not_and_rollback_restores(
     assert "fivek: keep: 400 against 500" in capsys.readouterr().out
     assert tags(project) == ["model-fivek#prod#1", "model-fivek@v1.0.0"]
 
-    set_steps(project, 600, "more steps")
+    set_steps(project, 500, "as before, with more photos")
     for photo in ("a0007-new", HOSTILE):
         add_photo(inbox, photo)
+    assert retrained(project, "--inbox", str(inbox)) == 0
+    assert "fivek: equal: 500 against 500" in capsys.readouterr().out
+    assert tags(project) == ["model-fivek#prod#1", "model-fivek@v1.0.0"] and clones(project) == []
+
+    set_steps(project, 600, "more steps")
     assert retrained(project, "--inbox", str(inbox)) == 0
     assert "fivek: promote: 600 against 500 (model-fivek@v2.0.0 is in use)" in capsys.readouterr().out
     assert registry.verdict(project, registry.in_use(project, "fivek")) == {  # type: ignore[arg-type]
@@ -160,7 +165,9 @@ def test_a_crash_between_push_and_tag_is_repaired_by_running_again(
     kept.start()
     assert retrained(project) == 0
     kept.join(30)
-    assert seen == []  # no stage ran a second time
+    assert "train@fivek" not in "".join(
+        seen
+    )  # DVC's cache answers; only decode, which keeps its own ledger, looks again
     assert "model-fivek@v1.0.0 is in use" in capsys.readouterr().out
     assert tags(project) == ["model-fivek#prod#1", "model-fivek@v1.0.0"] and clones(project) == []
 
@@ -192,12 +199,13 @@ def _answer(*decisions: bool) -> None:
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
     from prefect.client.schemas.objects import StateType
+    from prefect.client.schemas.sorting import FlowRunSort
 
     paused = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PAUSED])))
     with get_client(sync_client=True) as client:
         for decision in decisions:
             end = time.monotonic() + 300
-            while not (runs := client.read_flow_runs(flow_run_filter=paused)):
+            while not (runs := client.read_flow_runs(flow_run_filter=paused, sort=FlowRunSort.ID_DESC, limit=9)):
                 assert time.monotonic() < end, "no run paused"
                 time.sleep(0.5)
             client.resume_flow_run(runs[0].id, run_input={"promote": decision, "words": "seen"})
