@@ -18,7 +18,7 @@ class Floors(Section):
     psnr: float
     """dB, of the row `expert`: told each expert's c, compared with that expert."""
     psnr_over_input: float
-    """dB that `expert` is nearer to the experts than the untouched photo."""
+    """dB of `expert` above the untouched photo."""
     slope_mean: float
     """Slope of a slider, mean over the four (1: as far as the experts go, 0: dead)."""
     slope_each: float
@@ -37,7 +37,7 @@ class Losses(Section):
     slope: Loss
     """Mean over the sliders; above 1 nothing is gained."""
     texture: Loss
-    """Of that correlation."""
+    """Of that correlation; a model that hardly changes a photo keeps all of it, so a little is no fault."""
 
 
 class Slices(Section):
@@ -105,8 +105,8 @@ class Gate(Section):
     """Largest cross-talk beyond the experts' own correlation, mean over pairs of attributes."""
     losses: Losses
     gain: float = Field(ge=0)
-    """dB that the challenger must be nearer to the experts than the champion, with an interval above zero; an equal one
-    is not promoted."""
+    """dB of PSNR that the challenger must be above the champion, with an interval above zero; an equal one is not
+    promoted."""
     slices: Slices
     clipping: Clipping
     costs: Costs

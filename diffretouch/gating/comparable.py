@@ -76,7 +76,7 @@ def _keyed(rows: pd.DataFrame) -> pd.DataFrame:
 def _sweeps(ours: pd.Index, theirs: pd.Index) -> Reason:
     asked = "the same sweeps: experts, random tastes, points along the sliders"
     apart = ours.symmetric_difference(theirs)
-    if len(apart) or ours.has_duplicates:
+    if len(apart) or ours.has_duplicates or theirs.has_duplicates:
         sweeps = sorted({sweep for _, sweep, *_ in apart}) or ["the same picture twice"]
         return Reason("same sweeps", asked, f"{len(apart)} rows stand on one side only, of {_some(sweeps)}", False)
     return Reason("same sweeps", asked, f"{len(ours)} measured rows on either side", True)

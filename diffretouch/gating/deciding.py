@@ -23,7 +23,7 @@ def decide(
         # every rule about harm is kept: what lacks is a reason to change
         return "equal", (
             f"The champion stays, the challenger is its equal: no rule about loss is broken, but {missed[0].found} is "
-            f"not {missed[0].asked}."
+            f"less than what is asked for a change: {missed[0].asked}."
         )
     return "promote", _won(lines, alone)
 
@@ -44,8 +44,6 @@ def _won(lines: Sequence[Line], alone: bool) -> str:
         raise ValueError("a challenger was promoted without a measured PSNR")
     on = f"on {psnr.challenger.n} test photos of {psnr.challenger.groups} scenes"
     if alone or psnr.difference is None:
-        return (
-            f"The challenger is put in use, the first: it keeps every rule, {psnr.challenger.mean:.2f} dB from the "
-            f"experts {on}."
-        )
+        reached = f"PSNR {psnr.challenger.mean:.2f} dB {on}"
+        return f"The challenger is put in use, the first: {reached}, and every rule is kept."
     return f"The challenger takes the champion's place: {gained(psnr.difference)} dB {on}, and every rule is kept."

@@ -119,8 +119,14 @@ def _line(line: Line) -> dict[str, object]:
 
 def _part(part: Part) -> dict[str, object]:
     apart = part.difference
-    spoken = {"kind": part.kind, "name": part.name}
-    numbers = {"challenger": part.challenger, "champion": part.champion, "difference": apart.mean}
-    numbers |= {"low": apart.low, "high": apart.high}
-    counted = {"n": apart.n, "judged": part.judged, "fallen": part.fallen}
-    return spoken | {name: measures.finite(value) for name, value in numbers.items()} | counted
+    values = (part.challenger, part.champion, apart.mean, apart.low, apart.high)
+    names = ("challenger", "champion", "difference", "low", "high")
+    numbers = {name: measures.finite(value) for name, value in zip(names, values, strict=True)}
+    return {
+        "kind": part.kind,
+        "name": part.name,
+        **numbers,
+        "n": apart.n,
+        "judged": part.judged,
+        "fallen": part.fallen,
+    }

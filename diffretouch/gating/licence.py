@@ -21,7 +21,7 @@ def judge_licence(side: Side, params: Params) -> Reason:
     told = "; ".join(f"{what}: {licence or 'unknown'} ({n})" for (what, licence), n in found.most_common(SHOWN))
     told += f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
     if gate.use == "research":
-        return Reason("licence", "research: every licence of the corpora allows it", told, True)
+        return Reason("licence", "for research: nothing is asked of licences, they are noted", told, True)
     forbidden = {key: n for key, n in found.items() if not allows(key[1], gate.commercial)}
     asked = "commercial: every photo learned from, the corpus and the starting weights under a licence of " + (
         ", ".join(f"“{name}”" for name in gate.commercial) or "gate.commercial, which names none"

@@ -11,7 +11,7 @@ Measures, by `slice` (all, expert_<x>, an attribute):
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,7 +70,7 @@ def _fidelity(side: Side) -> pd.DataFrame:
     both = own.groupby(["photo_id", "measure"], as_index=False)["value"].mean().assign(slice="all")
     psnr = side.rows.groupby(["sweep", "photo_id"])["psnr"].mean()
     over = (psnr["expert"] - psnr["input"]).rename("value").reset_index()
-    return pd.concat([each, both, over.assign(measure="psnr_over_input", slice="all")])
+    return pd.concat([both, over.assign(measure="psnr_over_input", slice="all"), each])
 
 
 def _sliders(side: Side) -> pd.DataFrame:
@@ -82,7 +82,7 @@ def _sliders(side: Side) -> pd.DataFrame:
     every = each.groupby(["photo_id", "measure"], as_index=False)["value"].mean().assign(slice="all")
     talk = control.excess_cross_talk(fitted, control.experts_correlation(side.truths, ranges))
     pairs = talk.groupby("photo_id", as_index=False)["value"].mean()
-    return pd.concat([each, every, pairs.assign(measure="excess_cross_talk", slice="all")])
+    return pd.concat([every, each, pairs.assign(measure="excess_cross_talk", slice="all")])
 
 
 def lines(new: pd.DataFrame, old: pd.DataFrame | None, groups: dict[str, str], settings: Evaluate) -> list[Line]:
@@ -161,7 +161,7 @@ def _members(side: Side, apart: pd.DataFrame, kind: str) -> Iterator[tuple[str, 
     yield from ((str(name), part.drop_duplicates("photo_id")) for name, part in words.groupby("name") if name != "")
 
 
-def number(found: list[Line], measure: str, part: str = "all") -> Line | None:
+def number(found: Sequence[Line], measure: str, part: str = "all") -> Line | None:
     """One line, None where it was not measured."""
     return next((line for line in found if (line.measure, line.slice) == (measure, part)), None)
 

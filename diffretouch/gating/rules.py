@@ -21,13 +21,13 @@ def floors(lines: Sequence[Line], gate: Gate) -> list[Reason]:
     """What the challenger must reach by itself."""
     asked = gate.floors
     return [
-        _mean(lines, "floor: psnr", "psnr", asked.psnr, "told each expert's c, at least {} from that expert"),
+        _mean(lines, "floor: psnr", "psnr", asked.psnr, "PSNR to each expert, told that expert's c, at least {}"),
         _mean(
             lines,
             "floor: over input",
             "psnr_over_input",
             asked.psnr_over_input,
-            "at least {} nearer to the experts than the untouched photo",
+            "PSNR at least {} above that of the untouched photo",
         ),
         _mean(lines, "floor: sliders", "slope", asked.slope_mean, "slope of the sliders at least {} on average"),
         _weakest(lines, "floor: each slider", "slope", asked.slope_each, "slope of each slider at least {}"),
@@ -115,7 +115,7 @@ def _kind(kind: str, parts: Sequence[Part], gate: Gate) -> Reason:
 
 def gain(lines: Sequence[Line], gate: Gate) -> Reason:
     """Whether the challenger is better, and surely so."""
-    asked = f"at least {gate.gain:g} dB nearer to the experts than the champion, with the interval above 0"
+    asked = f"PSNR at least {gate.gain:g} dB above the champion's, with the interval above 0"
     line = number(lines, "psnr")
     if line is None or line.difference is None:
         return Reason(GAIN, asked, ABSENT, False)

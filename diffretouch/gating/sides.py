@@ -21,7 +21,8 @@ METRICS = ("psnr", "ssim", "ciede2000")
 FACTS = ("group", "camera", "categories")
 CONDITION = tuple(f"c_{name}" for name in ATTRIBUTES)
 SCORES = tuple(f"score_{name}" for name in ATTRIBUTES)
-MEASURED = ("photo_id", "split", *FACTS, "sweep", "expert", "sample", "seed", "path", *CONDITION, *METRICS, *SCORES)
+KEYS = ("photo_id", "split", *FACTS, "licence", "sweep", "expert", "sample", "seed", "path")
+MEASURED = (*KEYS, *CONDITION, *METRICS, *SCORES)
 
 
 @dataclass(frozen=True)

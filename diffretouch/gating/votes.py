@@ -42,7 +42,7 @@ def judge_votes(side: Side, params: Params) -> Reason:
         seed=settings.seed,
     )
     span = f"{found.mean:.0%} [{found.low:.0%}, {found.high:.0%}]"
-    told = f"{span} of {found.n} votes by {len(files)} raters on {found.groups} scenes"
+    told = f"{span} of {found.n} votes in {len(files)} files, on {found.groups} scenes"
     return Reason("study", words, told, found.low >= asked.share)
 
 
