@@ -27,6 +27,8 @@ def _named(params: Params, root: Path) -> Iterator[tuple[str, str, Path | None, 
     if start.source is not None:
         folder = _folder(start.source, root)
         yield "train.start", start.source, folder and folder / "unet" / FILE, start.sha256
+        if own.source is None:  # then it is the base's own
+            yield "train.autoencoder of train.start", start.source, folder and folder / "vae" / FILE, own.sha256
     if own.source is not None:
         folder = _folder(own.source, root)
         if folder is not None and (folder / "vae").is_dir():
