@@ -107,11 +107,21 @@ def _refuse(plan: Plan) -> None:
         raise UserError(f"{source} {'is a file: unpack it, and name the folder' if source.exists() else 'not found'}")
     if folder.resolve() in (source.resolve(), *source.resolve().parents):
         raise UserError(f"{source} is the corpus itself: name the folder of the download")
-    if (folder / "corpus.yaml").exists() and read_card(folder).provenance == "simulated":
+    simulated = {path for path in (source, folder) if (path / "corpus.yaml").exists() and _is_simulated(path)}
+    if simulated == {folder}:
         raise UserError(
             f"{folder} is a simulated corpus, which real photos must not mix with: remove it (`rm -r {folder}`; "
             "`diffretouch demo-data` brings both back) or name another place with --root"
         )
+    if simulated == {source}:
+        raise UserError(
+            f"{source}/corpus.yaml says that its photos are simulated: they must not mix with real ones, and {folder} "
+            "is not simulated; name a place with a simulated corpus with --root (`diffretouch demo-data --root ...`)"
+        )
+
+
+def _is_simulated(folder: Path) -> bool:
+    return read_card(folder).provenance == "simulated"
 
 
 def _sort_out(plan: Plan, files: Sequence[File]) -> None:

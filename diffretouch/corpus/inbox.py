@@ -1,0 +1,90 @@
+"""New photos from a folder that others fill: only whole ones, none that replaces another, no test photos."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from diffretouch.config import Corpus
+from diffretouch.corpus.ingest import carry_out
+from diffretouch.corpus.ingest_names import PAPER
+from diffretouch.corpus.ingest_plan import Plan, make_plan
+from diffretouch.corpus.ingest_report import held
+from diffretouch.corpus.layout import group_of
+from diffretouch.corpus.split import read_split_list, split_by
+from diffretouch.errors import UserError
+
+SHOWN = 5
+
+
+class TakenIn(NamedTuple):
+    """What came of an inbox."""
+
+    photos: dict[str, str | None]
+    """New photo -> its split: train or val; None where a split list leaves it out."""
+    waiting: dict[str, list[str]]
+    """Photo left in the inbox -> what it lacks, in words: a RAW, an expert's picture."""
+    remarks: list[str]
+    """Sentences for people."""
+
+
+def take_in(dataset: str, inbox: Path, root: Path, corpus: Corpus) -> TakenIn:
+    """Copy what is new and whole in `inbox` into `root`/`dataset`; run again, it goes on where it was stopped.
+
+    Copies, not links: whoever fills the inbox may write on in his files. UserError, before anything is written, where
+    the inbox holds nothing of the dataset, other bytes for a file that is there, or photos that would be test photos:
+    test ids are fixed for ever.
+    """
+    plan = make_plan(dataset, inbox, root)
+    changed = [target for target, state in plan.states.items() if state == "changed"]
+    if changed:
+        raise UserError(
+            f"{inbox} holds other bytes for {len(changed)} files that {plan.folder} has ({_some(changed)}): an inbox "
+            f"only adds. Remove them from it, or replace the old ones by hand: `diffretouch ingest {dataset} {inbox}`"
+        )
+    photos, waiting = _sort_out(plan, corpus.experts)
+    splits = _splits(plan, sorted(photos), corpus)
+    tests = [photo for photo, split in splits.items() if split == "test"]
+    if tests:
+        raise UserError(
+            f"{inbox} holds {len(tests)} photos that would be test photos by corpora.{dataset}.split ({_some(tests)}): "
+            "models must be judged on the same test photos for ever. Give them ids below split.test_from, or list "
+            "their splits in split.list"
+        )
+    remarks = carry_out(plan, [plan.files[target][1] for target in plan.work])
+    return TakenIn(splits, waiting, remarks)
+
+
+def _sort_out(plan: Plan, experts: Sequence[str]) -> tuple[set[str], dict[str, list[str]]]:
+    """New photos that are whole, and what the others lack; those are taken off the plan."""
+    there = held(plan)
+    inputs = ("RAW", "rendered input")
+    brought: dict[str, set[str]] = {}
+    for target, (place, _) in plan.files.items():
+        if place.kind not in (PAPER, "augmented input"):
+            brought.setdefault(PurePosixPath(target).stem, set()).add(place.kind)
+    old = there["RAW"] | there["rendered input"]
+    new, waiting = set(), {}
+    for photo, kinds in brought.items():
+        has = kinds | {kind for kind, photos in there.items() if photo in photos}
+        lacks = [] if has & set(inputs) else ["its RAW"]
+        lacks += [f"expert {x}'s picture" for x in experts if f"expert {x}" not in has]
+        if lacks:
+            waiting[photo] = lacks
+        elif photo not in old:
+            new.add(photo)
+    for target in [name for name, (place, _) in plan.files.items() if place.kind != PAPER]:
+        if PurePosixPath(target).stem in waiting:
+            del plan.files[target], plan.states[target]
+    return new, dict(sorted(waiting.items()))
+
+
+def _splits(plan: Plan, photos: Sequence[str], corpus: Corpus) -> dict[str, str | None]:
+    rule = corpus.split
+    listed = None if rule.list is None else read_split_list(plan.folder / rule.list)
+    return {photo: split_by(photo, group_of(plan.release.layout, photo), rule, listed) for photo in photos}
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")

@@ -1,0 +1,283 @@
+"""`python -m flows.retrain`: new photos in, a challenger trained, judged against the model in use, promoted or not.
+
+Why this shape: everything happens in a clone beside the repository, of committed files and with the same cache, so that
+a run that is killed, or ends in a no, changes nothing of anybody's. What puts a model in use is one push of git at the
+very end. A task is a step that a person wants to see; what takes hours are the tasks of the chain itself.
+"""
+
+from __future__ import annotations
+
+if __name__ == "__main__":
+    # before Prefect is imported, so that --help answers at once; the flow stays the module's own, whoever starts it
+    import sys
+
+    from flows.retrain_command import main
+
+    sys.exit(main())
+
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from os import environ, pathsep
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.exceptions import FlowPauseTimeout
+from prefect.flow_runs import pause_flow_run
+from prefect.input import RunInput
+from prefect.states import Completed, State
+
+from diffretouch import config
+from diffretouch.corpus.inbox import TakenIn, take_in
+from diffretouch.errors import ConfigError, UserError
+from diffretouch.gating import Verdict, judge
+from flows import chain, champion, clone, graph, publish, registry
+from flows.graph import Stage
+
+STATES = {"promote": "Promoted", "keep": "Kept", "equal": "Equal", "refuse": "Refused", "waiting": "NotApproved"}
+
+
+class RetrainFailed(UserError):
+    """A step failed; the message says which, and where the clone is kept."""
+
+
+class Approval(RunInput):
+    """What a person answers in Prefect's page before a model is put in use."""
+
+    promote: bool = False
+    words: str = ""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one dataset."""
+
+    dataset: str
+    decision: str
+    """The gate's promote, keep, equal or refuse; waiting where a person said no: the clone is kept."""
+    summary: str
+    release: str | None = None
+    """The model that was put in use: `model-fivek@v3.0.0`."""
+    photos: int = 0
+    """New ones in the training and validation photos."""
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """How a run was asked for."""
+
+    root: Path
+    branch: str
+    max_workers: int
+    approval_s: int | None
+
+
+@flow(name="retrain", flow_run_name="retrain", persist_result=False)
+def retrain(
+    dataset: str | None = None,
+    inbox: str | None = None,
+    root: str | None = None,
+    branch: str = "retrain",
+    approval_s: int | None = None,
+    notify: list[str] | None = None,
+    max_workers: int = 1,
+) -> State[list[dict[str, Any]]]:
+    """Retrain, judge and promote, as `python -m flows.retrain` does.
+
+    dataset: one of params.yaml's; all of them, one after the other, without it.
+    inbox: folder with new photos of `dataset`, or with a folder of new photos for each.
+    root: the repository; the current folder without it.
+    branch: where commits of new data and promoted models go.
+    approval_s: pause before a promotion for that many seconds until a person has approved it in Prefect's page.
+    notify: a command and its arguments, which gets the outcomes as JSON on its standard input; no shell is involved.
+    max_workers: stages at the same time.
+    """
+    wishes = Wishes(Path(root or ".").resolve(), branch, max_workers, approval_s)
+    with clone.only_one(wishes.root):
+        known = config.load(wishes.root / "params.yaml").datasets
+        if dataset is not None and dataset not in known:
+            raise ConfigError(f"unknown dataset {dataset!r}: params.yaml has {', '.join(known)}")
+        box = None if inbox is None else Path(inbox).resolve()
+        if box is not None and not box.is_dir():
+            raise ConfigError(f"{box} is no folder: name the folder with the new photos")
+        boxes = {name: box if dataset else box and _below(box, name) for name in ([dataset] if dataset else known)}
+        outcomes = [retrain_one(wishes, name, boxes[name]) for name in boxes]
+    tell(outcomes, notify)
+    names = {STATES[outcome.decision] for outcome in outcomes}
+    words = "; ".join(f"{outcome.dataset}: {outcome.summary}" for outcome in outcomes)
+    return Completed(name=names.pop() if len(names) == 1 else None, message=words, data=[asdict(o) for o in outcomes])
+
+
+def _below(box: Path, dataset: str) -> Path | None:
+    return box / dataset if (box / dataset).is_dir() else None
+
+
+def gate(dataset: str, challenger: Path, champion_: Path | None, out: Path) -> Verdict:
+    """The project's own judge, by the challenger's params.yaml."""
+    return judge(config.load(challenger / "params.yaml"), dataset, challenger, champion_, out)
+
+
+def retrain_one(wishes: Wishes, dataset: str, inbox: Path | None) -> Outcome:
+    """The steps for one dataset, inside a flow; the clone is kept where one of them fails."""
+    root, branch = wishes.root, wishes.branch
+    start = clone.base(root, branch)
+    place = clone.fresh(root, root, f"{dataset}-{start[:12]}", start, branch)
+    try:
+        found = bring_in(place, dataset, inbox)
+        stages = graph.read(place)
+        clone.restore_all(place)
+        _run(_wanted(stages, dataset, place), place, wishes.max_workers)
+        publish.commit(place, f"{dataset}: retrained{_with(found)}")
+        before = registry.in_use(root, dataset)
+        if before and champion.same_model(root, place, before):
+            return _end(place, Outcome(dataset, "equal", f"the same model, byte for byte, is in use: {before.name}"))
+        other = before and champion.measure(
+            root, place, before, branch, stages, lambda some, where: _run(some, where, wishes.max_workers)
+        )
+        verdict = compare(dataset, place, other)
+        outcome = Outcome(dataset, verdict.decision, verdict.summary, photos=len(found.photos) if found else 0)
+        if verdict.decision == "promote" and not _approved(wishes, dataset, verdict):
+            return Outcome(dataset, "waiting", f"not approved: {verdict.summary}", photos=outcome.photos)
+        if verdict.decision == "promote":
+            release = put_in_use(root, place, dataset, branch, verdict.summary)
+            outcome = Outcome(dataset, "promote", verdict.summary, release, outcome.photos)
+        return _end(place, outcome)
+    except (UserError, graph.BrokenGraph) as error:
+        raise RetrainFailed(f"{error}\nThe clone is kept: {place}. Run the same command again once mended") from error
+
+
+@task(cache_policy=NO_CACHE, persist_result=False, task_run_name="new photos of {dataset}")
+def bring_in(place: Path, dataset: str, inbox: Path | None) -> TakenIn | None:
+    """Check the corpora out and add what the inbox has, committed in the clone alone."""
+    tracked = clone.corpora(place)
+    clone.restore(place, *(name.removesuffix(".dvc") for name in tracked))
+    if inbox is None:
+        return None
+    corpus = config.load(place / "params.yaml").corpus(dataset)
+    found = take_in(dataset, inbox, place / "data", corpus)
+    own = f"data/{dataset}.dvc"
+    clone.add(place, (own if own in tracked else "data.dvc").removesuffix(".dvc"))
+    publish.commit(place, f"{dataset}: {len(found.photos)} new photos")
+    log = get_run_logger()
+    log.info(f"{len(found.photos)} new photos of {dataset}, {len(found.waiting)} left in the inbox because not whole")
+    for photo, lacks in found.waiting.items():
+        log.warning(f"left in the inbox: {photo!r} lacks {', '.join(lacks)}")
+    for remark in found.remarks:
+        log.info(remark)
+    return found
+
+
+@task(cache_policy=NO_CACHE, persist_result=False, task_run_name="judge {dataset}")
+def compare(dataset: str, place: Path, other: Path | None) -> Verdict:
+    """The verdict, into the clone where it is committed with the model, and into Prefect's page."""
+    verdict = gate(dataset, place, other, place / registry.verdict_folder(dataset))
+    broken = "".join(f"- {_plain(f'{why.rule}: {why.found}; asked: {why.asked}')}\n" for why in verdict.broken)
+    words = f"**{verdict.decision}**: {_plain(verdict.summary)}\n\n{broken}"
+    create_markdown_artifact(words, key=f"verdict-{dataset}", description=f"The gate on {dataset}'s challenger")
+    get_run_logger().info(f"{verdict.decision}: {verdict.summary}")
+    return verdict
+
+
+@task(cache_policy=NO_CACHE, persist_result=False, task_run_name="put {dataset} in use")
+def put_in_use(root: Path, place: Path, dataset: str, branch: str, words: str) -> str:
+    """`dvc push`, then commit and tags; the release's name."""
+    release, pushed = publish.publish(root, place, dataset, branch, words)
+    where = "no DVC remote is set up: its files are in this repository's cache only" if pushed is None else "pushed"
+    get_run_logger().info(f"{release.name} is in use, on the branch {branch} ({where})")
+    return release.name
+
+
+def tell(outcomes: list[Outcome], notify: list[str] | None) -> None:
+    """Log what became of each, and give it to the command `notify`; RetrainFailed where that fails."""
+    for outcome in outcomes:
+        get_run_logger().info(f"{outcome.dataset}: {outcome.decision}: {outcome.summary}")
+    if not notify:
+        return
+    told = json.dumps([asdict(outcome) for outcome in outcomes])
+    try:
+        done = subprocess.run(notify, input=told, capture_output=True, text=True, check=False, timeout=60)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise RetrainFailed(f"all was done, but nobody was told: {error}") from error
+    if done.returncode:
+        raise RetrainFailed(
+            f"all was done, but {notify[0]} ended with exit code {done.returncode}: {done.stderr.strip()}"
+        )
+
+
+def _approved(wishes: Wishes, dataset: str, verdict: Verdict) -> bool:
+    """Whether a person agrees; without a wish for approval, yes. No stage runs meanwhile, so no GPU slot is held."""
+    if wishes.approval_s is None:
+        return True
+    question = f"Put the new model of {dataset} in use? {verdict.summary}"
+    form = Approval.with_initial_data(description=_plain(question), promote=False, words="")
+    try:
+        answer = pause_flow_run(
+            wait_for_input=form, timeout=wishes.approval_s, poll_interval=2, key=f"approve-{dataset}"
+        )
+    except FlowPauseTimeout as error:
+        # the server has ended the run as failed by now
+        raise UserError(f"{dataset}: nobody answered within {wishes.approval_s} s. {verdict.summary}") from error
+    get_run_logger().info(f"{'approved' if answer.promote else 'not approved'}: {answer.words!r}")
+    return bool(answer.promote)
+
+
+def _wanted(stages: list[Stage], dataset: str, place: Path) -> list[Stage]:
+    """The dataset's stages; those over all datasets too where what they need of the others is there."""
+    wanted = [
+        stage
+        for stage in stages
+        if stage.dataset == dataset
+        or (
+            stage.dataset is None
+            and all(need.endswith(f"@{dataset}") or champion.made(place, need) for need in stage.needs)
+        )
+    ]
+    if not any(stage.dataset == dataset for stage in wanted):
+        raise ConfigError(f"dvc.yaml has no stage of {dataset}")
+    return wanted
+
+
+def _run(stages: list[Stage], place: Path, max_workers: int) -> None:
+    """The chain in the clone, by the clone's code; UserError where a stage failed."""
+    with _code_of(place):
+        results = chain.run(stages, place, max_workers)
+    bad = [
+        f"{result.stage} {result.outcome}: {result.message}"
+        for result in results
+        if result.outcome in ("failed", "not run")
+    ]
+    if bad:
+        raise UserError("\n".join(bad))
+
+
+@contextmanager
+def _code_of(place: Path) -> Iterator[None]:
+    """Stages import the clone's package, whatever becomes of the installed one while they run."""
+    before = environ.get("PYTHONPATH")
+    environ["PYTHONPATH"] = str(place) if before is None else f"{place}{pathsep}{before}"
+    try:
+        yield
+    finally:
+        environ.pop("PYTHONPATH") if before is None else environ.update(PYTHONPATH=before)
+
+
+def _end(place: Path, outcome: Outcome) -> Outcome:
+    """Remove the clones of the dataset, this and older ones: what is worth keeping is in the cache and in git."""
+    for folder in place.parent.glob(f"{outcome.dataset}-*"):
+        shutil.rmtree(folder)
+    return outcome
+
+
+def _with(found: TakenIn | None) -> str:
+    return f" with {len(found.photos)} new photos" if found and found.photos else ""
+
+
+def _plain(text: str) -> str:
+    """Text without markdown's signs, since names of photos and cameras come from strangers' files."""
+    return "".join(f"\\{sign}" if sign in "\\`*_{}[]()<>#+-!|" else sign for sign in text)

@@ -1,0 +1,111 @@
+"""The command `python -m flows.retrain`; the flow itself is in flows/retrain.py."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from diffretouch.errors import UserError
+
+EPILOG = """\
+examples
+  python -m flows.retrain                                   every dataset: parameters, code or data were changed
+  python -m flows.retrain --dataset fivek --inbox /srv/in   with the new photos of that folder (named as for ingest)
+  python -m flows.retrain --inbox /srv/in                   every dataset, new photos in /srv/in/fivek, /srv/in/ppr10k
+  python -m flows.retrain --notify mail -s retrain lab@example.org      the last option: all after it is the command
+
+what it does
+  1 refuses what is not committed, makes a clone in .dvc/tmp/retrain with this repository's cache
+  2 brings in new photos that are whole (a RAW and every expert's picture); none replaces another or is a test photo
+  3 runs the dataset's stages there; DVC decides what has to run
+  4 samples and measures the model in use by the same code on the same test photos, in a clone of its own
+  5 lets the gate decide by params.yaml's `gate`; with --approval a person too, in Prefect's page
+  6 promoted: `dvc push`, then a commit on the branch `retrain`, with reports/DATASET/verdict, and two tags, at once
+  Your files, branches and data/ stay as they are. `git merge retrain && dvc checkout` takes over what is new.
+  Killed at any moment, the same command goes on. Photos stay in the inbox: without a promotion, for the next time.
+
+what it prints
+  fivek: promote: better by 0.8 dB ... (model-fivek@v2.0.0 is in use)
+
+next
+  python -m flows.registry   python -m flows.lineage fivek   python -m flows.rollback fivek
+
+exit codes
+  0 done, promoted or not   1 a step failed   2 a mistake in the words or in params.yaml   130, 143 stopped
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parse, run, print; the exit code."""
+    arguments = _parse(argv)
+    signal.signal(signal.SIGTERM, _end)
+    from prefect.settings import PREFECT_API_URL
+
+    from flows.retrain import retrain
+
+    if arguments.approval and not PREFECT_API_URL.value():
+        print(
+            "--approval needs a server whose pages a person can open: `prefect server start`, then set PREFECT_API_URL "
+            "(http://127.0.0.1:4200/api)",
+            file=sys.stderr,
+        )
+        return 2
+    try:
+        outcomes: Any = retrain(
+            dataset=arguments.dataset,
+            inbox=arguments.inbox,
+            root=str(arguments.root),
+            branch=arguments.branch,
+            approval_s=arguments.approval,
+            notify=arguments.notify,
+            max_workers=arguments.max_workers,
+        )
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("stopped; run the same command again to go on", file=sys.stderr)
+        return 130
+    for outcome in outcomes:
+        release = f" ({outcome['release']} is in use)" if outcome["release"] else ""
+        print(f"{outcome['dataset']}: {outcome['decision']}: {outcome['summary']}{release}")
+    return 0
+
+
+def _parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.retrain",
+        description="Train on what is new, judge the model against the one in use, promote it or say why not.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--dataset", help="only this one (default: all of params.yaml)")
+    parser.add_argument("--inbox", metavar="DIR", help="folder of new photos, or of a folder of them for each dataset")
+    parser.add_argument("--branch", default="retrain", help="where commits go (default: retrain)")
+    parser.add_argument(
+        "--approval", type=_positive, metavar="SECONDS", help="before a promotion, wait so long for a person's yes"
+    )
+    parser.add_argument(
+        "--notify", nargs=argparse.REMAINDER, metavar="COMMAND", help="gets the outcomes as JSON on standard input"
+    )
+    parser.add_argument(
+        "--max-workers", type=_positive, default=1, metavar="N", help="stages at the same time (default 1)"
+    )
+    parser.add_argument(
+        "--root", type=Path, default=Path(), help="root of the repository (default: the current folder)"
+    )
+    return parser.parse_args(argv)
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("at least 1")
+    return number
+
+
+def _end(_signal: int, _frame: object) -> None:
+    sys.exit(128 + signal.SIGTERM)

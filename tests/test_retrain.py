@@ -1,0 +1,277 @@
+"""Retraining on a small real project: git, DVC, a remote, Prefect's server; the judge compares two numbers."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from diffretouch.errors import ConfigError, UserError
+from diffretouch.gating import Verdict
+from flows import clone, git, registry, retrain_command, rollback
+from tests import model_project
+from tests.model_project import ROOT, add_photo, dvc, run, set_steps
+
+# one server serves them all, so they stay on one worker
+pytestmark = pytest.mark.xdist_group("prefect")
+HOSTILE = "a0009-$(touch hacked); 'x' `touch hacked`"
+
+CRASH = """
+import os, sys
+from flows import publish, retrain, retrain_command
+from tests import test_retrain
+retrain.gate = test_retrain.by_quality
+def crash(*words):
+    os._exit(9)
+publish.tag = crash
+retrain_command.main(sys.argv[1:])
+"""
+
+
+def by_quality(dataset: str, challenger: Path, champion: Path | None, out: Path) -> Verdict:
+    """The judge of these tests: what `evaluate` wrote on either side."""
+    ours, theirs = (
+        None if tree is None else int((tree / "work/evaluate" / dataset / "quality").read_text())
+        for tree in (challenger, champion)
+    )
+    assert ours is not None
+    decision = "promote" if theirs is None or ours > theirs else "equal" if ours == theirs else "keep"
+    summary = f"{ours} against {theirs}"
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "verdict.json").write_text(json.dumps({"decision": decision, "summary": summary}))
+    return Verdict(decision, summary, (), dataset, "research")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    # late: `flows` sets the environment that Prefect reads at its first import
+    from prefect.settings import PREFECT_API_URL
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=300):
+        yield str(PREFECT_API_URL.value())
+
+
+@pytest.fixture(autouse=True)
+def _judge(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    from flows import retrain
+
+    monkeypatch.setattr(retrain, "gate", by_quality)
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return model_project.make(tmp_path_factory.mktemp("retrain") / "project", steps=500)
+
+
+@pytest.fixture
+def project(made: Path, tmp_path: Path) -> Path:
+    """No model yet; the remote is the folder beside it."""
+    shutil.copytree(made.parent, tmp_path / "lab")
+    return tmp_path / "lab" / made.name
+
+
+def retrained(root: Path, *words: str) -> int:
+    return retrain_command.main(["--root", str(root), "--dataset", "fivek", *words])
+
+
+def tags(root: Path) -> list[str]:
+    return sorted(tag.name for tag in git.tags(root))
+
+
+def clones(root: Path) -> list[str]:
+    return sorted(path.name for path in (root / clone.PLACE).glob("fivek-*"))
+
+
+@pytest.mark.slow
+def test_better_is_promoted_worse_and_equal_are_not_and_rollback_restores(
+    server: str, project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inbox = tmp_path / "in; touch hacked $(touch hacked)"
+    told = tmp_path / "told.json"
+    teller = [sys.executable, "-c", "import sys; open(sys.argv[1], 'w').write(sys.stdin.read())", str(told)]
+
+    assert retrained(project, "--notify", *teller) == 0
+    assert "fivek: promote: 500 against None (model-fivek@v1.0.0 is in use)" in capsys.readouterr().out
+    assert json.loads(told.read_text())[0]["release"] == "model-fivek@v1.0.0"
+    assert clones(project) == [] and run(project, "git", "status", "--porcelain") == ""
+    assert any((project.parent / "store/files").rglob("*"))
+
+    assert retrained(project) == 0  # nothing is new
+    assert "fivek: equal: the same model, byte for byte, is in use: model-fivek@v1.0.0" in capsys.readouterr().out
+
+    run(project, "git", "merge", "-q", "retrain")
+    set_steps(project, 400, "fewer steps")
+    assert retrained(project) == 0
+    assert "fivek: keep: 400 against 500" in capsys.readouterr().out
+    assert tags(project) == ["model-fivek#prod#1", "model-fivek@v1.0.0"]
+
+    set_steps(project, 500, "as before, with more photos")
+    for photo in ("a0007-new", HOSTILE):
+        add_photo(inbox, photo)
+    assert retrained(project, "--inbox", str(inbox)) == 0
+    assert "fivek: equal: 500 against 500" in capsys.readouterr().out
+    assert tags(project) == ["model-fivek#prod#1", "model-fivek@v1.0.0"] and clones(project) == []
+
+    set_steps(project, 600, "more steps")
+    assert retrained(project, "--inbox", str(inbox)) == 0
+    assert "fivek: promote: 600 against 500 (model-fivek@v2.0.0 is in use)" in capsys.readouterr().out
+    assert registry.verdict(project, registry.in_use(project, "fivek")) == {  # type: ignore[arg-type]
+        "decision": "promote",
+        "summary": "600 against 500",
+    }
+    dvc(project, "artifacts", "get", "-q", str(project), "model-fivek", "--stage", "prod", "-o", str(tmp_path / "new"))
+    assert (tmp_path / "new/weights").read_text() == "600 5"  # with both new photos
+
+    # people take it over when they like
+    assert not (project / "data/fivek/dng" / f"{HOSTILE}.dng").exists()
+    run(project, "git", "merge", "-q", "retrain")
+    dvc(project, "checkout", "-q")
+    assert (project / "data/fivek/dng" / f"{HOSTILE}.dng").exists()
+
+    assert rollback.main(["fivek", "--root", str(project), "--out", str(tmp_path / "old")]) == 0
+    assert (tmp_path / "old/weights").read_text() == "500 3"
+    assert not list(tmp_path.rglob("hacked")) and not Path("hacked").exists()
+
+
+@pytest.mark.slow
+def test_a_crash_between_push_and_tag_is_repaired_by_running_again(
+    server: str, project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--root", str(project), "--dataset", "fivek"]
+    environment = os.environ | {"PREFECT_API_URL": server, "PYTHONPATH": str(ROOT)}
+    died = subprocess.run(
+        [sys.executable, "-c", CRASH, *words], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert died.returncode == 9, died.stderr
+    assert any((project.parent / "store/files").rglob("*"))  # pushed
+    assert tags(project) == [] and git.commit_of(project, "retrain") is None  # and nothing else
+    assert len(clones(project)) == 1
+    calls = project / clone.PLACE / clones(project)[0] / "calls.log"
+    calls.unlink()
+    kept = threading.Thread(target=_follow, args=(calls, seen := []))
+    kept.start()
+    assert retrained(project) == 0
+    kept.join(30)
+    assert "train@fivek" not in "".join(
+        seen
+    )  # DVC's cache answers; only decode, which keeps its own ledger, looks again
+    assert "model-fivek@v1.0.0 is in use" in capsys.readouterr().out
+    assert tags(project) == ["model-fivek#prod#1", "model-fivek@v1.0.0"] and clones(project) == []
+
+
+def _follow(calls: Path, seen: list[str]) -> None:
+    """Note what stages write until their clone is gone."""
+    while calls.parent.exists():
+        if calls.exists():
+            seen.append(calls.read_text())
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+def test_a_person_may_say_no_and_later_yes(
+    server: str, project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers = threading.Thread(target=_answer, args=(False, True))
+    answers.start()
+    assert retrained(project, "--approval", "120") == 0
+    assert "fivek: waiting: not approved: 500 against None" in capsys.readouterr().out
+    assert tags(project) == [] and len(clones(project)) == 1
+    assert retrained(project, "--approval", "120") == 0
+    answers.join(30)
+    assert "model-fivek@v1.0.0 is in use" in capsys.readouterr().out
+
+
+def _answer(*decisions: bool) -> None:
+    """What a person does in Prefect's page, once for each pause."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
+    from prefect.client.schemas.objects import StateType
+    from prefect.client.schemas.sorting import FlowRunSort
+
+    paused = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PAUSED])))
+    with get_client(sync_client=True) as client:
+        for decision in decisions:
+            end = time.monotonic() + 300
+            while not (runs := client.read_flow_runs(flow_run_filter=paused, sort=FlowRunSort.ID_DESC, limit=9)):
+                assert time.monotonic() < end, "no run paused"
+                time.sleep(0.5)
+            client.resume_flow_run(runs[0].id, run_input={"promote": decision, "words": "seen"})
+            time.sleep(3)
+
+
+@pytest.mark.slow
+def test_a_stage_that_fails_is_named_and_the_clone_kept(
+    server: str, project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    set_steps(project, 13, "an unlucky number")
+    assert retrained(project) == 1
+    said = capsys.readouterr().err
+    assert "train@fivek failed" in said and "refuses 13 steps" in said and f"{clones(project)[0]}. Run the same" in said
+    assert tags(project) == []
+
+
+def test_what_is_not_committed_is_refused(project: Path) -> None:
+    set_steps(project, 700)
+    with pytest.raises(UserError, match=r"(?s)changes that are not committed.*params.yaml.*git commit -a"):
+        clone.base(project, "retrain")
+    run(project, "git", "commit", "-qam", "more")
+    add_photo(project / "data/fivek", "a0003-more")
+    with pytest.raises(UserError, match=r"data.dvc and the corpora beside it differ.*dvc checkout data.dvc"):
+        clone.base(project, "retrain")
+    dvc(project, "add", "-q", "data")
+    run(project, "git", "commit", "-qam", "a photo")
+    assert clone.base(project, "retrain") == run(project, "git", "rev-parse", "HEAD").strip()
+
+
+def test_the_branch_is_gone_on_with_and_never_overwritten(project: Path) -> None:
+    run(project, "git", "checkout", "-qb", "retrain")
+    run(project, "git", "commit", "-q", "--allow-empty", "-m", "a promoted model")
+    tip = run(project, "git", "rev-parse", "HEAD").strip()
+    run(project, "git", "checkout", "-q", "main")
+    assert clone.base(project, "retrain") == tip
+    run(project, "git", "commit", "-q", "--allow-empty", "-m", "work")
+    with pytest.raises(UserError, match="have gone apart: `git merge retrain`"):
+        clone.base(project, "retrain")
+    with pytest.raises(UserError, match="branch"):
+        clone.base(project, "--upload-pack=touch hacked")
+
+
+def test_one_retraining_at_a_time(project: Path) -> None:
+    with clone.only_one(project), pytest.raises(UserError, match=f"process {os.getpid()}"), clone.only_one(project):
+        pass
+    with clone.only_one(project):
+        pass  # free again
+
+
+def test_a_folder_that_is_no_repository_is_said_so(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="not the root of a git and DVC repository"), clone.only_one(tmp_path):
+        pass
+
+
+def test_approval_wants_a_server_people_can_open(capsys: pytest.CaptureFixture[str]) -> None:
+    script = "import sys; from flows import retrain_command; sys.exit(retrain_command.main(['--approval', '9']))"
+    environment = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2 and "prefect server start" in done.stderr
+
+
+def test_help_teaches_without_prefect() -> None:
+    script = (
+        "import runpy, sys; sys.argv[1:] = ['--help']\ntry: runpy.run_module('flows.retrain', run_name='__main__')\n"
+    )
+    script += "finally: print('prefect' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.rstrip().endswith("False") and "--inbox" in done.stdout
