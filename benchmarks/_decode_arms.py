@@ -52,7 +52,7 @@ class Setting:
         tree = BASE.model_dump(mode="json")
         tree["corpora"]["fivek"] |= {"experts": ["a", "b"], "short_edge": self.short_edge}
         wanted = {"demosaic": self.demosaic, "half_size": self.short_edge is not None, "registration": registration}
-        tree["decode"] |= wanted | {"input": "raw", "picture": {"format": "tif", "bits": 16}}
+        tree["decode"] |= wanted | {"profile": "bench-1", "input": "raw", "picture": {"format": "tif", "bits": 16}}
         tree["runtime"] |= {"workers": WORKERS, "executor": "process"}
         return Params.model_validate(tree)
 

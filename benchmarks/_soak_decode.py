@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import chdir
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -75,14 +76,19 @@ def damaged(count: int) -> dict[str, Any]:
     if slowest["cpu_seconds"] > LONGEST_S:
         sys.exit(f"{slowest['photo']} took {slowest['cpu_seconds']:.0f} s")
     crashed = manifest[manifest["kind"] == "crashed"]
+    previewed = sorted(path.name for path in Path("whole").iterdir() if raw.preview(path) is not None)
+    of_previewed = sum(path.name.endswith(tuple(f"-{name}" for name in previewed)) for path in damaged_files())
     by_damage = Counter((name.split("-", 1)[1], status) for name, status in _damages(manifest))
     return {
         "files": count,
         "sources": sorted(path.name for path in Path("whole").iterdir()),
+        "sources with a preview": previewed,
+        "files damaged from those": of_previewed,
         "seed": SEED,
         "seconds": round(took, 1),
         "decoded": int((manifest["status"] == "ok").sum()),
         "quarantined by kind": manifest.loc[manifest["status"] == "quarantined", "kind"].value_counts().to_dict(),
+        "quarantined with a small picture": len(list((stage_dir("decode", "fivek") / "quarantine").iterdir())),
         "by damage": {f"{damage}: {status}": number for (damage, status), number in sorted(by_damage.items())},
         "processes lost": dict(zip(crashed["photo_id"], crashed["reason"], strict=True)),
         "given up after cpu_seconds": int(given_up),
@@ -110,12 +116,17 @@ def write_damaged(count: int) -> None:
     write_text(root / "corpus.yaml", CARD)
 
 
+def damaged_files() -> list[Path]:
+    """As `write_damaged` left them."""
+    return sorted((corpus_dir("fivek") / "dng").iterdir())
+
+
 def whole_files() -> Iterator[Path]:
-    """A twin of every kind of sensor, by turns as a camera and as Adobe's converter write it; the corpus's files."""
+    """A twin of every kind of sensor, as a camera and as Adobe's converter write it, with a preview; the corpus's."""
     Path("whole").mkdir()
-    for number, sensor in enumerate(CELLS):
-        path = Path("whole") / f"twin_{sensor}.dng"
-        write_twin(path, Twin(sensor, nested=number % 2 == 1), smooth_scene(*SIZES.get(sensor, (64, 96))))
+    for sensor, nested in product(CELLS, (False, True)):
+        path = Path("whole") / f"twin_{sensor}{'_preview' if nested else ''}.dng"
+        write_twin(path, Twin(sensor, nested=nested), smooth_scene(*SIZES.get(sensor, (64, 96))))
         yield path
     for path in sorted((CORPUS / "raw").iterdir()) if (CORPUS / "raw").is_dir() else []:
         place = Path("whole") / path.name

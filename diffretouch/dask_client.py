@@ -31,7 +31,7 @@ def connected(address: str) -> Iterator[Client]:
             "runtime.executor is dask, and dask is not installed: `pip install 'diffretouch[dask]'`, or "
             "`executor: process` in params.yaml"
         ) from error
-    start = f"start it with `dask scheduler` and, on every machine, `dask worker {address} --nthreads 1`"
+    start = f"start it with `dask scheduler` and, on every machine, `dask worker {address} --nthreads 4`"
     logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what goes wrong is told here, not as a traceback
     try:
         client = Client(address, timeout=PATIENCE_S, set_as_default=False)
@@ -44,7 +44,7 @@ def connected(address: str) -> Iterator[Client]:
             client.wait_for_workers(1, timeout=PATIENCE_S)
         except TimeoutError as error:
             raise UserError(
-                f"the dask scheduler {address} has no worker: type `dask worker {address} --nthreads 1` on every "
+                f"the dask scheduler {address} has no worker: type `dask worker {address} --nthreads 4` on every "
                 "machine, then run the same command again"
             ) from error
         yield client
@@ -72,5 +72,5 @@ def require_same(here: dict[str, str], worker: str, there: dict[str, str] | Exce
         wrong = f"would give other results, it has {', '.join(differing)}"
     raise UserError(
         f"dask worker {worker} {wrong}; install the same there (`pip install -c constraints.txt 'diffretouch[dask]'`), "
-        f"then start `dask worker {address} --nthreads 1` there again"
+        f"then start `dask worker {address} --nthreads 4` there again"
     )

@@ -16,7 +16,9 @@ class ConfigError(UserError):
 class PhotoError(UserError):
     """One photo cannot be used: becomes a quarantined row of the manifest, with this text as the reason."""
 
-    def __init__(self, reason: str, kind: str = "picture") -> None:
+    def __init__(self, reason: str, kind: str = "picture", source: str = "") -> None:
         super().__init__(reason)
         self.kind = kind
         """One word for the kind of reason, by which the report counts."""
+        self.source = source
+        """The manifest's column of the picture at fault; empty where it is the input, or not one picture alone."""

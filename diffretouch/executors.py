@@ -46,10 +46,11 @@ def run_everywhere(
     """`work(item, reserve)` of every item where `runtime` says: the results, as they come, in no order.
 
     As `diffretouch.processes.supervised`, with `runtime.workers` and `runtime.memory_gib`. On dask `reserve` does not
-    wait (start as many workers on a machine as its memory allows), and `beacon` is a file on the storage that all
-    machines share, written for the time of the work: a worker that does not see it is refused, and one that sees it
-    no longer stops. `code` names the files and folders of this package that results depend on. UserError when the
-    scheduler does not answer or has no worker, or a worker has another version of them or of what makes pixels.
+    wait (a dask worker's `--nthreads` are the items it works on at once: as many as its machine's memory allows), and
+    `beacon` is a file on the storage that all machines share, written for the time of the work: a worker that does not
+    see it is refused, and one that sees it no longer stops. `code` names the files and folders of this package that
+    results depend on. UserError when the scheduler does not answer or has no worker, or a worker has another version of
+    them or of what makes pixels.
     """
     match runtime.executor, runtime.scheduler:
         case "dask", str(address):
@@ -142,7 +143,7 @@ def _on_dask(job: _Job[T, R], items: Sequence[T], lost: Callable[[T, str], R], a
         except CancelledError as error:
             raise UserError(
                 f"the dask scheduler {address} went away during the work: start it again (`dask scheduler`, "
-                f"`dask worker {address} --nthreads 1` on every machine), then run the same command again"
+                f"`dask worker {address} --nthreads 4` on every machine), then run the same command again"
             ) from error
 
 
@@ -170,5 +171,5 @@ def _check(client: Client, job: _Job[Any, Any], address: str) -> None:
         if not look[0]:
             raise UserError(
                 f"dask worker {worker} does not see {job.beacon}: the storage of this folder must be mounted there "
-                f"under the same path; then start `dask worker {address} --nthreads 1` there again"
+                f"under the same path; then start `dask worker {address} --nthreads 4` there again"
             )

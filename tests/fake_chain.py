@@ -42,7 +42,9 @@ def params(profile: Path = ROOT / "params.yaml", **sections: dict) -> Params:
     tree["report"] |= {"photos": 2, "long_edge": 60}
     tree["runtime"]["workers"] = 1
     for name, values in sections.items():
-        tree[name] |= values
+        # the name in params.yaml stands for the rendering there
+        named = {"profile": "test-1"} if name == "decode" else {}
+        tree[name] |= named | values
     return Params.model_validate(tree)
 
 
@@ -163,7 +165,8 @@ def build(
     write_table(decode / "manifest.parquet", pd.DataFrame(manifest))
     quarantine(root, dataset, [("a0009-broken", "unreadable", f"LibRaw cannot read {HOSTILE}.dng: data error")])
     card = {"name": f"{dataset} demo", "provenance": provenance, "licence": "CC0", "notes": "made by a test"}
-    (decode / "corpus.json").write_text(json.dumps(card | {"decode_profile": "linear-srgb-1", "input": input_kind}))
+    named = {"decode_profile": "linear-srgb-2", "decode_settings": params().decode.rendering}
+    (decode / "corpus.json").write_text(json.dumps(card | named | {"input": input_kind}))
     write_table(root / "work/attributes" / dataset / "attributes.parquet", pd.DataFrame(truths))
     (root / "work/attributes" / dataset / "scales.json").write_text(params().attributes.model_dump_json())
     write_table(sample / "samples.parquet", pd.DataFrame(samples))

@@ -105,6 +105,44 @@ def test_a_wrong_value_is_named_with_what_is_allowed(tmp_path: Path, old: str, n
         load(edited(tmp_path, old, new))
 
 
+@pytest.mark.parametrize("name", PROFILES)
+def test_what_is_committed_bears_this_projects_name(name: str) -> None:
+    decode = load(ROOT / "profiles" / f"{name}.yaml").decode
+    assert decode.profile == "linear-srgb-2"
+    assert decode.rendering == "demosaic AHD, highlights Clip, half_size true, baseline_exposure true"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "other"),
+    [
+        ("demosaic", "AHD", "DHT"),
+        ("highlights", "Clip", "Ignore"),
+        ("half_size", "true", "false"),
+        ("baseline_exposure", "true", "false"),
+    ],
+)
+def test_another_rendering_needs_another_name(tmp_path: Path, key: str, value: str, other: str) -> None:
+    path = edited(tmp_path, f"  {key}: {value}", f"  {key}: {other}")
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+    said = str(caught.value)
+    assert "decode: " in said and "linear-srgb-2 stands for demosaic AHD, highlights Clip, half_size true" in said
+    assert f"here it says {key} {other}: give another rendering a name of your own, such as profile: mylab-1" in said
+    path.write_text(path.read_text().replace("profile: linear-srgb-2", "profile: mylab-1"))
+    assert f"{key} {other}" in load(path).decode.rendering
+
+
+def test_a_name_of_this_projects_kind_that_stands_for_nothing_is_refused(tmp_path: Path) -> None:
+    for name in ("linear-srgb-1", "linear-srgb-3", "linear-srgb-"):
+        with pytest.raises(ConfigError, match=f"{name} is none of linear-srgb-2: .*such as mylab-1"):
+            load(edited(tmp_path, "profile: linear-srgb-2", f"profile: {name}"))
+
+
+def test_what_develops_nothing_is_free_under_every_name(tmp_path: Path) -> None:
+    for old, new in (("registration: 1.0", "registration: 2.0"), ("format: tif", "format: png")):
+        assert load(edited(tmp_path, old, new)).decode.profile == "linear-srgb-2"
+
+
 def test_every_fault_is_told_at_once(tmp_path: Path) -> None:
     path = edited(tmp_path, "  confidence: 0.95", "  confidence: 7")
     path.write_text(path.read_text().replace("  demosaic: AHD", "  demosaic: none"))

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import rawpy
 import tifffile
+from PIL import Image
 
 from diffretouch.config import Params
 from diffretouch.corpus.demo import write_demo
@@ -363,6 +364,34 @@ def test_a_damaged_preview_costs_the_small_picture_alone(here: Path) -> None:
         put(path, whole[:frame] + damaged + whole[frame + len(damaged) :])
         assert run().loc[BAD, "kind"] == "missing"
         assert max(read_srgb(thumbnail).shape) == 320
+
+
+def smaller(path: Path) -> None:
+    rewrite(path, tifffile.imread(path)[:200, :300])
+
+
+@pytest.mark.parametrize("break_it", [moved, smaller])
+def test_the_picture_at_fault_is_the_one_shown(here: Path, break_it: Callable[[Path], None]) -> None:
+    """Not the first expert's, and not the small picture in the RAW, which are as they should be."""
+    if break_it is smaller:  # so that nothing has to lie on the photo
+        (here / f"data/fivek/dng/{BAD}.dng").unlink()
+        write_twin(here / f"data/fivek/dng/{BAD}.dng", Twin(nested=True), smooth_scene(360, 540))
+    path = here / f"data/fivek/{RESULT}"
+    break_it(path)
+    assert "expert_b" in run().loc[BAD, "reason"]
+    shown = read_srgb(Path(f"work/decode/fivek/quarantine/{BAD}.jpg"))
+    guilty = Image.fromarray((read_srgb(path) * 255).round().astype(np.uint8))
+    guilty.thumbnail((320, 320))
+    assert shown.shape[:2] == guilty.size[::-1]
+    # what JPEG costs; the first expert's is 0.05 and more away
+    assert np.abs(shown - np.asarray(guilty) / 255).mean() < 0.02
+
+
+def test_a_white_experts_picture_is_shown_as_that(here: Path) -> None:
+    path = here / f"data/fivek/{RESULT}"
+    rewrite(path, np.full_like(tifffile.imread(path), 65535))
+    assert run().loc[BAD, "kind"] == "empty"
+    assert read_srgb(Path(f"work/decode/fivek/quarantine/{BAD}.jpg")).min() > 0.98
 
 
 @pytest.mark.parametrize("content", [b"\xff\xd8 no JPEG", b"\xff\xd8\xff\xdb\x00\x04\x00\x10", b""], ids=str)

@@ -6,6 +6,7 @@ import ctypes
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,14 +16,21 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+import pandas as pd
 import psutil
 import pytest
 
 from diffretouch import dask_client
 from diffretouch.config import Runtime, load
+from diffretouch.corpus.demo import write_demo
+from diffretouch.decoding.ledger import Journal
 from diffretouch.errors import PhotoError, UserError
 from diffretouch.executors import run_everywhere
+from diffretouch.files.workspace import journal_file
+from diffretouch.stages import decode
 from diffretouch.worker import Reserve
+from tests import fake_chain
+from tests.kill import digests
 
 ROOT = Path(__file__).resolve().parent.parent
 BEACON = Path("shared/.dask")
@@ -141,6 +149,25 @@ def test_both_executors_give_the_same_rows_and_files(address: str) -> None:
     assert not BEACON.exists()
 
 
+def test_the_decode_stage_writes_the_same_bytes_on_dask(address: str) -> None:
+    """Pictures, the small picture of what is quarantined, manifest and records."""
+    write_demo(Path("data"), limit=3)
+    broken = sorted(Path("data/fivek/dng").iterdir())[1]
+    broken.write_bytes(broken.read_bytes()[:50_000])
+    for where, folder in ((None, "here"), (address, "there")):
+        own = {"executor": "process" if where is None else "dask", "scheduler": where, "workers": 2}
+        wanted = {"demosaic": "LINEAR", "max_quarantined_share": 0.5}
+        decode.run(fake_chain.params(decode=wanted, runtime=own), "fivek")
+        assert Journal(journal_file("fivek")).digests.known  # of what was read, wherever that was
+        shutil.move("work", folder)
+    here, there = digests(Path("here/decode")), digests(Path("there/decode"))
+    assert there == here
+    assert {"fivek/manifest.parquet", "fivek.records.parquet", f"fivek/quarantine/{broken.stem}.jpg"} <= set(there)
+    manifest = pd.read_parquet("there/decode/fivek/manifest.parquet").set_index("photo_id")
+    assert sorted(manifest["status"]) == ["ok", "ok", "quarantined"]
+    assert manifest.loc[broken.stem, "kind"] == "unreadable"
+
+
 def test_nothing_to_do_asks_nobody() -> None:
     assert everything([], "tcp://127.0.0.1:1", Path("out")) == []
 
@@ -208,7 +235,7 @@ def test_a_scheduler_without_workers_with_wrong_ones_and_gone(tmp_path: Path, mo
     (package / "__init__.py").write_text("raise ImportError('an old checkout')")
     with scheduler(tmp_path) as (address, process):
         monkeypatch.setattr(dask_client, "PATIENCE_S", 0.5)
-        with pytest.raises(UserError, match=f"{address} has no worker: type `dask worker {address} --nthreads 1`"):
+        with pytest.raises(UserError, match=f"{address} has no worker: type `dask worker {address} --nthreads 4`"):
             everything(["a"], address, Path("out"))
         monkeypatch.undo()
         monkeypatch.chdir(tmp_path)

@@ -110,14 +110,14 @@ def test_the_page_shows_what_the_design_asks_for(html) -> None:
     strips = re.findall(r'<div class="strip">(.*?)</div>', html, re.S)
     assert {strip.count("<img") for strip in strips} == {fake_chain.POINTS}
     assert html.count('<svg class="hist"') == 2 * (1 + 6 + 6) + 2 * (1 + 4 + 6)
-    for words in ("4 photos, 2 scenes", "LPIPS is absent", "linear-srgb-1", "oracle", "scene group0 · Sim 0 · CC BY"):
+    for words in ("4 photos, 2 scenes", "LPIPS is absent", "linear-srgb-2", "oracle", "scene group0 · Sim 0 · CC BY"):
         assert words in html
     assert len(re.findall(r'src="data:image/png;base64', html)) == 2 * 5
 
 
 def test_numbers_say_which_rendering_and_split_they_stand_on(html, again) -> None:
     raw, rendered = section(html, "fivek-corpus"), section(html, "ppr10k-corpus")
-    assert "RAW developed here, decode profile linear-srgb-1" in raw
+    assert "RAW developed here, decode profile linear-srgb-2 (demosaic AHD, highlights Clip" in raw
     assert "finished pictures that came with the corpus" in rendered and "RAW developed" not in rendered
     assert html.count("developed from the RAW, nothing else done") == 2
     assert html.count("as it came with the corpus, nothing else done") == 2
@@ -153,7 +153,7 @@ def test_the_contact_sheet_holds_the_first_by_kind_and_id(html) -> None:
     assert "Shown: the first 60 by kind and id. 10 more, each with its reason" in own
     for tile, (_, photo_id) in zip(tiles, first, strict=True):
         assert ("<img" in tile) == (photo_id in THUMBNAILS)
-        assert ("no picture could be read" in tile) == (photo_id not in THUMBNAILS)
+        assert ("its files hold no small picture that can be read" in tile) == (photo_id not in THUMBNAILS)
         assert ("<small>" in tile) == (photo_id != "a0009-broken")
     assert "more, each" not in section(html, "ppr10k-unused")
 

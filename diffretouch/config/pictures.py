@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from diffretouch.config.base import Positive, Section, Share
+
+RENDERING = ("demosaic", "highlights", "half_size", "baseline_exposure")
+"""The keys of `decode` that say how a RAW is developed; its pictures' size and format, and the checks, are others."""
+PROFILES: dict[str, tuple[str | bool, ...]] = {"linear-srgb-2": ("AHD", "Clip", True, True)}
+"""What the names of this project's renderings stand for, in the order of RENDERING."""
+RESERVED = "linear-srgb-"
+"""How those names begin, the next version's and the earlier ones', which other code rendered, included."""
 
 
 class Split(Section):
@@ -47,8 +54,9 @@ class PictureFile(Section):
 class Decode(Section):
     """RAW, or a rendered input, and the experts' pictures to sRGB of one size."""
 
-    profile: str
-    """Name and version of this rendering, carried into every report."""
+    profile: str = Field(min_length=1)
+    """Name and version of this rendering, carried into every report. linear-srgb-2 stands for AHD, Clip, half_size and
+    baseline_exposure; other settings need a name of your own, such as mylab-1."""
     input: Literal["raw", "rendered"]
     """raw develops dng/ or raw/; rendered reads exports (a Lightroom's) from rendered/ (fivek) or source/ (ppr10k)."""
     demosaic: Literal["LINEAR", "VNG", "PPG", "AHD", "DCB", "DHT", "AAHD"]
@@ -67,6 +75,37 @@ class Decode(Section):
     """CPU time a photo may take before it is given up: damaged files can keep LibRaw busy for ever."""
     max_quarantined_share: Share
     """The stage fails when more photos than this share cannot be used."""
+
+    @model_validator(mode="after")
+    def _as_named(self) -> Decode:
+        if not self.profile.startswith(RESERVED):
+            return self
+        if self.profile not in PROFILES:
+            raise ValueError(
+                f"profile {self.profile} is none of {', '.join(PROFILES)}: names that begin with {RESERVED} stand for "
+                "this project's own renderings; give yours another, such as mylab-1"
+            )
+        meant = dict(zip(RENDERING, PROFILES[self.profile], strict=True))
+        differing = {key: value for key, value in self._rendering().items() if value != meant[key]}
+        if differing:
+            raise ValueError(
+                f"profile {self.profile} stands for {_told(meant)}, but here it says {_told(differing)}: give another "
+                "rendering a name of your own, such as profile: mylab-1"
+            )
+        return self
+
+    def _rendering(self) -> dict[str, str | bool]:
+        return {key: getattr(self, key) for key in RENDERING}
+
+    @property
+    def rendering(self) -> str:
+        """The settings behind the profile's name, in words."""
+        return _told(self._rendering())
+
+
+def _told(settings: dict[str, str | bool]) -> str:
+    """As in params.yaml."""
+    return ", ".join(f"{key} {str(v).lower() if isinstance(v, bool) else v}" for key, v in settings.items())
 
 
 class JustNoticeable(Section):

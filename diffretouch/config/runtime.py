@@ -38,6 +38,6 @@ class Runtime(Section):
         if self.executor == "dask" and self.scheduler is None:
             raise ValueError(
                 "executor dask needs a scheduler address: start `dask scheduler` and, on every machine, "
-                "`dask worker ADDRESS --nthreads 1`, then set scheduler: tcp://host:8786"
+                "`dask worker ADDRESS --nthreads 4` (photos at once there), then set scheduler: tcp://host:8786"
             )
         return self

@@ -22,13 +22,13 @@ CARDS = {
         name="MIT-Adobe FiveK",
         provenance="real",
         licence="LicenseAdobe or LicenseAdobeMIT of the MIT-Adobe FiveK dataset, photo by photo: research only",
-        notes="Brought in by `diffretouch ingest fivek`. A photo's licence stands in photos.csv.",
+        notes="Brought in by diffretouch ingest fivek. A photo's licence stands in photos.csv.",
     ),
     "ppr10k": CorpusCard(
         name="PPR10K",
         provenance="real",
         licence=NOT_COMMERCIAL,
-        notes="Brought in by `diffretouch ingest ppr10k`.",
+        notes="Brought in by diffretouch ingest ppr10k.",
     ),
 }
 

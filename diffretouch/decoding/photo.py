@@ -59,7 +59,8 @@ def decode_photo(photo: Photo, settings: Settings, reserve: Callable[[int], None
         return _decode(photo, settings, reserve)
     except PhotoError as error:
         thumbnail = settings.out / "quarantine" / f"{photo.photo_id}.jpg"
-        files = (str(thumbnail.relative_to(settings.out)),) if write_thumbnail(photo, thumbnail) else ()
+        guilty = photo.experts.get(error.source.removeprefix("expert_"))
+        files = (str(thumbnail.relative_to(settings.out)),) if write_thumbnail(photo, thumbnail, guilty) else ()
         return Decoded(_camera_facts(photo, settings) | quarantined(str(error), error.kind), files)
 
 
@@ -103,7 +104,7 @@ def _decode(photo: Photo, settings: Settings, reserve: Callable[[int], None]) ->
         if edges is not None and limit is not None:
             fault = check_registration(edges, _grey(image), limit)
             if fault is not None:
-                raise PhotoError(f"{name} {fault}", "orientation" if fault.startswith("is ") else "registration")
+                raise PhotoError(f"{name} {fault}", "orientation" if fault.startswith("is ") else "registration", name)
         row[name] = _write(name, photo.photo_id, image, settings)
         del image
     files = tuple(row[name] for name in ("input", *sources))

@@ -19,7 +19,7 @@ def common_size(own: Size, sizes: dict[str, Size], kind: str, short_edge: int | 
         if not _fits((height, width), own, short_edge):
             turned = _fits((width, height), own, short_edge)
             word, kind = ("orientation", "orientation") if turned else ("size mismatch", "size")
-            raise PhotoError(f"{word}: {name} is {width}x{height}, but {what} {own[1]}x{own[0]}", kind)
+            raise PhotoError(f"{word}: {name} is {width}x{height}, but {what} {own[1]}x{own[0]}", kind, name)
     return target_size(own, min(sizes.values(), default=own), short_edge)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from PIL import Image, ImageOps
@@ -16,15 +18,15 @@ from diffretouch.files.formats import UNREADABLE
 LONG_EDGE = 320
 
 
-def write_thumbnail(photo: Photo, path: Path) -> bool:
-    """A small picture of a photo that cannot be used, if any of its files holds one."""
-    image = _preview(photo.raw) if photo.raw.is_file() else None
+def write_thumbnail(photo: Photo, path: Path, guilty: Path | None = None) -> bool:
+    """A small picture of a photo that cannot be used, if any of its files holds one: the `guilty` picture first."""
+    image = _first_readable([guilty])
+    if image is None and photo.raw.is_file():
+        image = _preview(photo.raw)
     if image is None:
-        found = [p for p in (photo.rendered, *photo.experts.values()) if p is not None and p.is_file()]
-        shown = next((p for p in map(_readable, found) if p is not None), None)
-        if shown is None:
-            return False
-        image = Image.fromarray(pictures.to_uint(shown, 8))
+        image = _first_readable([photo.rendered, *photo.experts.values()])
+    if image is None:
+        return False
     image.thumbnail((LONG_EDGE, LONG_EDGE))
     with whole(path) as temporary:
         image.save(temporary, quality=85)
@@ -43,8 +45,9 @@ def _preview(path: Path) -> Image.Image | None:
         return None
 
 
-def _readable(path: Path) -> pictures.Picture | None:
-    try:
-        return pictures.read_srgb(path)
-    except PhotoError:
-        return None
+def _first_readable(paths: Iterable[Path | None]) -> Image.Image | None:
+    for path in paths:
+        if path is not None and path.is_file():
+            with suppress(PhotoError):
+                return Image.fromarray(pictures.to_uint(pictures.read_srgb(path), 8))
+    return None

@@ -107,4 +107,4 @@ def check_filled(rgb: NDArray[Any], what: str = "it") -> None:
         return
     full = np.iinfo(rgb.dtype).max if rgb.dtype.kind == "u" else 1
     colour = "black" if not first.any() else "white" if (first >= full).all() else "of one colour"
-    raise PhotoError(f"{what} is {colour} everywhere", "empty")
+    raise PhotoError(f"{what} is {colour} everywhere", "empty", what)

@@ -33,7 +33,7 @@ class Dataset:
 
     name: str
     card: dict[str, str]
-    """Of the corpus: name, provenance, licence, notes, decode_profile, input (raw | rendered)."""
+    """Of the corpus: name, provenance, licence, notes, decode_profile, decode_settings, input (raw | rendered)."""
     counts: dict[str, int]
     """Usable photos by split."""
     shared: int

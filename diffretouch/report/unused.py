@@ -39,7 +39,7 @@ class Tile:
     camera: str
     """Empty where it is not known."""
     picture: Frame | None
-    """None where nothing of it could be read."""
+    """None where its files hold no small picture that can be read."""
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,8 @@ def run(params: Params, dataset: str) -> None:
     manifest = make_manifest(photos, placed, records, corpus)
     if not finished.exists():
         write_records(kept, records)
-    facts = {**card.model_dump(), "decode_profile": params.decode.profile, "input": params.decode.input}
+    named = {"decode_profile": params.decode.profile, "decode_settings": params.decode.rendering}
+    facts = {**card.model_dump(), **named, "input": params.decode.input}
     write_json(out / "corpus.json", facts)
     write_table(finished, manifest)
     journal.end([file for photo in wanted for file in _files(photo, records[photo.photo_id], out)])
