@@ -24,7 +24,7 @@ from diffretouch.files.tables import write_table
 from diffretouch.metrics import psnr
 from diffretouch.stages import attributes, compare
 from tests import browser, fake_chain
-from tests.test_train_stage import TINY
+from tests.train_start import TINY
 
 COMMAND = [sys.executable, "-m", "diffretouch", "compare", "fivek"]
 ARMS = Path("work/.resume/compare-fivek")
