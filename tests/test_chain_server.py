@@ -127,8 +127,7 @@ def prefect(*words: str) -> None:
     command = [sys.executable, "-m", "prefect", "--no-prompt", *words]
     environment = real_server.environment() | {"PWD": str(ROOT)}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    # `deploy` then asks for workers, which the server refuses with this FastAPI: the deployment is there all the same
-    assert done.returncode == 0 or "successfully created" in done.stdout, done.stdout + done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def state_of(run_id: UUID) -> str:
@@ -151,12 +150,12 @@ def started(project: Path, **parameters: object) -> UUID:
 
 def test_a_worker_runs_schedules_and_cancels(server: str, project: Path) -> None:
     prefect("work-pool", "create", "gpu", "--type", "process", "--overwrite")
-    prefect("deploy", "--name", "reproduce")
+    prefect("deploy", "--all")
     with worker("gpu"):
         # cancelled in the middle: every process is gone within 30 s
         write_params(project, datasets="[a]", sleep="work/train/a")
         first = started(project)
-        until(lambda: (project / "pid").exists(), 120, "the sleeping stage")
+        until(lambda: (project / "pid").exists(), 300, "the sleeping stage")
         assert len(family.members(project)) >= 2
         prefect("flow-run", "cancel", str(first))
         asked = time.monotonic()
@@ -168,8 +167,8 @@ def test_a_worker_runs_schedules_and_cancels(server: str, project: Path) -> None
         (project / "awake").touch()
         second = started(project, targets=["report"])
         third = started(project, targets=[HOSTILE], root=str(project))
-        until(lambda: state_of(second) == "COMPLETED", 120, "the second run")
-        until(lambda: state_of(third) == "FAILED", 120, "the run with a hostile target")
+        until(lambda: state_of(second) == "COMPLETED", 300, "the second run")
+        until(lambda: state_of(third) == "FAILED", 300, "the run with a hostile target")
         assert not list(ROOT.glob("owned")) and not list(project.rglob("owned"))
         assert "up to date" in dvc(project, "status")
         assert (project / "report").read_text() == "photo of a\ndecode 1\ntrain 1\nreport 1\n"
@@ -180,7 +179,7 @@ def test_a_worker_runs_schedules_and_cancels(server: str, project: Path) -> None
         every = [(IntervalSchedule(interval=timedelta(seconds=10)), True)]
         ask(lambda client: client.update_deployment(deployment.id, DeploymentUpdate(parameters={"root": str(project)})))
         ask(lambda client: client.create_deployment_schedules(deployment.id, every))
-        until(lambda: text(project / "report").endswith("train 2\nreport 1\n"), 120, "the scheduled run")
+        until(lambda: text(project / "report").endswith("train 2\nreport 1\n"), 300, "the scheduled run")
         ask(lambda client: client.delete_deployment(deployment.id))
     with workspace.hold(project, wait=True):
         assert not family.members(project)
