@@ -41,7 +41,7 @@ elif stage == "sample":
 elif stage == "evaluate":
     quality = int((work / "sample" / dataset / "pictures").read_text().split()[0])
     out(work / "evaluate" / dataset / "quality", str(quality))
-    out(f"reports/{dataset}/metrics.json", json.dumps({"quality": quality}))
+    out(f"reports/{dataset}/metrics.json", json.dumps({"test": {"expert": {"quality": {"mean": quality}}}}))
 else:
     out("reports/index.html", "".join(sorted(path.read_text() for path in work.glob("evaluate/*/quality"))))
 """

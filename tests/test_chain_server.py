@@ -120,7 +120,11 @@ def worker(pool: str) -> Iterator[subprocess.Popen[bytes]]:
             yield process
         finally:
             process.terminate()
-            process.wait(60)
+            try:
+                process.wait(60)
+            except subprocess.TimeoutExpired:  # it waits for a run that it has started
+                process.kill()
+                process.wait()
 
 
 def prefect(*words: str) -> None:

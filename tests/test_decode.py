@@ -222,7 +222,7 @@ def test_a_corpus_without_its_papers_is_answered_with_what_to_do(here: Path) -> 
 def test_several_workers_give_the_same_bytes(here: Path) -> None:
     run()
     alone = digests(Path("work/decode/fivek"))
-    decode.run(fake_chain.params(runtime={"workers": 2}), "fivek")
+    decode.run(fake_chain.params(decode={"max_quarantined_share": 0.5}, runtime={"workers": 2}), "fivek")
     assert digests(Path("work/decode/fivek")) == alone
 
 

@@ -254,9 +254,9 @@ def test_another_corpus_scheme_or_code_is_refused(trees, tmp_path) -> None:
     other = gate_trees.copy(trees["better"], tmp_path / "other")
     card = table(other, "decode", "corpus.json")
     text = card.read_text()
-    card.write_text(text.replace("linear-srgb-1", "linear-srgb-2"))
+    card.write_text(text.replace("linear-srgb-2", "mylab-1"))
     verdict = judge(params(), DATASET, other, trees["champion"], tmp_path / "out")
-    assert "decode_profile is 'linear-srgb-2', the champion's 'linear-srgb-1'" in told(verdict, "same corpus").found
+    assert "decode_profile is 'mylab-1', the champion's 'linear-srgb-2'" in told(verdict, "same corpus").found
     card.write_text(text)
     scales = table(other, "attributes", "scales.json")
     text = scales.read_text()

@@ -169,7 +169,7 @@ def test_lineage_names_data_parameters_code_numbers_and_verdict(
     assert found["data"]["corpus"] == {"name": "toy", "provenance": "real", "licence": "CC0"}
     assert found["parameters"]["train"]["steps"] == 500
     assert found["code"]["commit"] == find(git.tags(built), "fivek@1").commit
-    assert found["metrics"] == {"quality": 500}
+    assert found["metrics"] == {"test": {"expert": {"quality": {"mean": 500}}}}
     assert found["verdict"]["decision"] == "promote"
     assert lineage.main(["fivek", "--root", str(built)]) == 0
     printed = capsys.readouterr().out

@@ -33,7 +33,7 @@ CODE = {
     "sample": (*BELOW, "sampling", "stages/sample.py"),
     "peer-sample": (*BELOW, "peers", "comparing/peer_sample.py"),
     "evaluate": (*BELOW, *MEASURES),
-    "probe": (*BELOW, *MEASURES, "sampling", "comparing/probe.py", "comparing/adjust.py", "comparing/texture.py"),
+    "probe": (*BELOW, *MEASURES, "sampling", "comparing/probe.py", "comparing/adjust.py"),
 }
 """Of this package, what the result of a step depends on; how it is run and shown does not count."""
 
