@@ -51,6 +51,17 @@ class Result:
     message: str = ""
 
 
+class Outcomes:
+    """What became of the stages of a flow, for who called it: a state loses its data where a server answers late.
+
+    No list, or Prefect would look through it for futures and copy it.
+    """
+
+    def __init__(self) -> None:
+        self.results: list[Result] = []
+        """In the order in which the stages were given."""
+
+
 class _Run:
     """What the tasks of one run share. No dataclass, or Prefect would look through it for futures and copy it."""
 
@@ -60,6 +71,8 @@ class _Run:
         self.logs = root / LOGS / f"{now}-{str(flow_run.id)[:8]}"
         self.moved: set[str] = set()
         """Stages that did not turn out to be up to date: what needs them has to ask DVC again."""
+        self.ended: dict[str, Result] = {}
+        """Stages that ended well."""
         # typed as if it might be awaited, which it is not in a flow that is no coroutine
         self.progress: Any = create_progress_artifact(0.0, description="stages") if len(unchanged) < total else None
         self._done, self._lock = 0, threading.Lock()
@@ -72,12 +85,14 @@ class _Run:
         """Whether DVC said at the start that the stage is up to date, and nothing it reads has moved since."""
         return stage.name in self.unchanged and not self.moved.intersection(stage.needs)
 
-    def finished(self, stage: str, moved: bool) -> None:
-        """Count a stage."""
+    def finished(self, result: Result) -> None:
+        """Note a stage that ended well."""
+        moved = result.outcome != "up to date"
         with self._lock:
             self._done += 1
+            self.ended[result.stage] = result
             if moved:
-                self.moved.add(stage)
+                self.moved.add(result.stage)
                 workspace.keep(self.root)
         if self.progress and moved:
             update_progress_artifact(self.progress, 100.0 * self._done / self.total)
@@ -95,16 +110,16 @@ def _another_dvc_runs(_task: Any, _run: Any, state: State) -> bool:
     retry_delay_seconds=LOCK_DELAY_S,
     retry_condition_fn=_another_dvc_runs,
 )
-def run_stage(stage: Stage, run: _Run) -> State[float]:
-    """Bring one stage up to date; the state's name says whether it had to run, its data how many seconds that took."""
+def run_stage(stage: Stage, run: _Run) -> State[None]:
+    """Bring one stage up to date; the state's name says whether it had to run."""
     started = time.monotonic()
     name = stage.name
     if run.nothing_to_do(stage):
         outcome: str = "up to date"
     else:
         outcome = _repro(name, run)
-    run.finished(name, moved=outcome != "up to date")
-    return Completed(name=STATE_NAMES[outcome], message=f"{name}: {outcome}", data=time.monotonic() - started)
+    run.finished(Result(name, outcome, time.monotonic() - started))
+    return Completed(name=STATE_NAMES[outcome], message=f"{name}: {outcome}")
 
 
 def _repro(stage: str, run: _Run) -> str:
@@ -125,8 +140,13 @@ def _repro(stage: str, run: _Run) -> str:
 
 
 @flow(name="reproduce", flow_run_name="reproduce", persist_result=False, validate_parameters=False)
-def reproduce(stages: list[Stage], root: Path, timeouts: Mapping[str, float] | None = None) -> State[list[Result]]:
-    """Run `stages`, given so that each follows what it needs; a failure leaves the stages below it not run."""
+def reproduce(
+    stages: list[Stage], root: Path, outcomes: Outcomes, timeouts: Mapping[str, float] | None = None
+) -> State[None]:
+    """Run `stages`, given so that each follows what it needs; a failure leaves the stages below it not run.
+
+    What became of each is left in `outcomes`.
+    """
     dvc_process.allow()
     found = survey(root, stages)
     for file in found.changed_corpora:
@@ -136,7 +156,7 @@ def reproduce(stages: list[Stage], root: Path, timeouts: Mapping[str, float] | N
         )
     run = _Run(root, found.unchanged, timeouts or {}, len(stages))
     workspace.keep(root)
-    futures: dict[str, PrefectFuture[State[float]]] = {}
+    futures: dict[str, PrefectFuture[State[None]]] = {}
     try:
         for stage in stages:
             needed = [futures[name] for name in stage.needs if name in futures]
@@ -146,12 +166,14 @@ def reproduce(stages: list[Stage], root: Path, timeouts: Mapping[str, float] | N
         # Ctrl-C, SIGTERM and Prefect's cancel arrive here, in the main thread, while a stage runs below another one
         dvc_process.stop_all(root)
         raise
-    results = [_result(name, future.state) for name, future in futures.items()]
+    results = outcomes.results = [
+        run.ended.get(name) or _unfinished(name, future.state) for name, future in futures.items()
+    ]
     artifacts.publish(_rows(results, run), sorted({stage.dataset for stage in stages if stage.dataset}), root)
     bad = [result.stage for result in results if result.outcome in ("failed", "not run")]
     if bad:
-        return Failed(message=f"failed or not run: {', '.join(bad)}", data=results)
-    return Completed(message=f"{sum(result.outcome == 'ran' for result in results)} stages ran", data=results)
+        return Failed(message=f"failed or not run: {', '.join(bad)}")
+    return Completed(message=f"{sum(result.outcome == 'ran' for result in results)} stages ran")
 
 
 def run(
@@ -177,11 +199,11 @@ def run_held(
     """`run` for who holds the workspace already."""
     _start_server()
     runner: Any = ThreadPoolTaskRunner(max_workers=max_workers)
-    state: State[Any] = reproduce.with_options(task_runner=runner)(stages, root, timeouts, return_state=True)
-    results = state.result(raise_on_failure=False)
-    if isinstance(results, BaseException):
-        raise results
-    return list(results)
+    outcomes = Outcomes()
+    state: State[Any] = reproduce.with_options(task_runner=runner)(stages, root, outcomes, timeouts, return_state=True)
+    if not outcomes.results and not state.is_completed():
+        state.result()  # raises what kept the flow from its end
+    return outcomes.results
 
 
 def _start_server() -> None:
@@ -198,10 +220,8 @@ def _start_server() -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
-def _result(stage: str, state: State) -> Result:
-    if state.is_completed():
-        outcome = next(outcome for outcome, name in STATE_NAMES.items() if name == state.name)
-        return Result(stage, outcome, state.result())
+def _unfinished(stage: str, state: State) -> Result:
+    """What became of a stage that did not end well."""
     if state.is_pending():
         return Result(stage, "not run", None, "a stage it needs failed")
     return Result(stage, "failed", None, str(state.result(raise_on_failure=False)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 import time
@@ -152,6 +153,9 @@ def started(project: Path, **parameters: object) -> UUID:
     return run_deployment("chain/reproduce", parameters=asked, timeout=0, as_subflow=False).id
 
 
+@pytest.mark.skipif(
+    "DIFFRETOUCH_WORKER" not in os.environ, reason="two minutes alone on a machine: DIFFRETOUCH_WORKER=1"
+)
 def test_a_worker_runs_schedules_and_cancels(server: str, project: Path) -> None:
     prefect("work-pool", "create", "gpu", "--type", "process", "--overwrite")
     prefect("deploy", "--all")

@@ -201,7 +201,7 @@ def test_a_held_lock_is_waited_for(server: str, project: Path, monkeypatch: pyte
 def test_stopping_leaves_nothing_running(server: str, project: Path, embedded: bool) -> None:
     """SIGTERM reaches the program alone, Ctrl-C its whole group, and with it Prefect's embedded server."""
     write_params(project, sleep="work/decode/a")
-    environment = os.environ | ({} if embedded else {"PREFECT_API_URL": server})
+    environment = os.environ | {"PYTHONFAULTHANDLER": "1"} | ({} if embedded else {"PREFECT_API_URL": server})
     if embedded:
         environment |= {"PREFECT_HOME": str(project.parent / "prefect")}
     flow = psutil.Popen(
@@ -221,7 +221,11 @@ def test_stopping_leaves_nothing_running(server: str, project: Path, embedded: b
             os.killpg(flow.pid, signal.SIGINT)
         else:
             flow.terminate()
-        said, _ = flow.communicate(timeout=90)
+        try:
+            said, _ = flow.communicate(timeout=240)
+        except subprocess.TimeoutExpired:
+            flow.send_signal(signal.SIGABRT)  # it tells where each of its threads is
+            pytest.fail(f"it does not end:\n{flow.communicate()[0]}")
         assert flow.returncode == (130 if embedded else 143), said
         assert psutil.wait_procs(family, timeout=10)[1] == []
     finally:
