@@ -24,7 +24,7 @@ repro: $(VENV) ## the whole chain from RAW photos to reports/index.html; what is
 	@dvc repro
 	@diffretouch summary
 
-test: $(VENV) ## the whole test suite (about 9 minutes on 2 cores)
+test: $(VENV) ## the whole test suite (about 12 minutes on 2 cores)
 	@python -m pytest -n 2 --dist loadgroup $(ARGS)
 
 lint: $(VENV) ## ruff, formatting, types and the floors between modules
