@@ -2,9 +2,9 @@
 
 `python -m benchmarks.soak [--kills 20] [--mutants 200] [PART ...]` writes benchmarks/results/soak-<part>.{json,md}; the
 seeds are fixed. Parts: decode (killed, and given damaged RAW files), train (killed and asked to stop, in one process
-and in two); without a name, both. It ends with an error where outputs are not those of an undisturbed run, a process or
-a file is left behind, a stage fails, or a photo hangs. What is damaged are generated files of every kind of sensor and,
-where DIFFRETOUCH_CORPUS names a folder, those of its raw/.
+and in two), flow (the chain, its dvc and its stages killed); without a name, all. It ends with an error where outputs
+are not those of an undisturbed run, a process or a file is left behind, a stage fails, or a photo hangs. What is
+damaged are generated files of every kind of sensor and, where DIFFRETOUCH_CORPUS names a folder, those of its raw/.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from benchmarks import _soak_decode, _soak_train
+from benchmarks import _soak_decode, _soak_flow, _soak_train
 from diffretouch.files.atomic import write_json, write_text
 
 RESULTS = Path(__file__).parent / "results"
-PARTS: dict[str, ModuleType] = {"decode": _soak_decode, "train": _soak_train}
+PARTS: dict[str, ModuleType] = {"decode": _soak_decode, "train": _soak_train, "flow": _soak_flow}
 
 
 def main() -> None:
@@ -50,7 +50,8 @@ def main() -> None:
 def report(part: str, results: dict[str, Any]) -> str:
     """Markdown: a line a figure."""
     versions = ", ".join(f"{name} {number}" for name, number in results["versions"].items())
-    lines = [f"# The {part} stage under faults", ""]
+    what = "The chain as a flow" if part == "flow" else f"The {part} stage"
+    lines = [f"# {what} under faults", ""]
     lines += [f"{results['date']}, {results['machine']}, {versions}; load average {results['load average before']}."]
     for trial, title in PARTS[part].TITLES.items():
         lines += ["", f"## {title}", "", "| what | figure |", "|---|---|"]
