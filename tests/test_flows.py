@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -209,6 +210,8 @@ def test_stopping_leaves_nothing_running(server: str, project: Path, embedded: b
         cwd=ROOT,
         env=environment,
         start_new_session=True,
+        # shells start what runs in the background with Ctrl-C ignored, and that is inherited
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -224,7 +227,10 @@ def test_stopping_leaves_nothing_running(server: str, project: Path, embedded: b
         try:
             said, _ = flow.communicate(timeout=240)
         except subprocess.TimeoutExpired:
+            below = flow.children(recursive=True)
             flow.send_signal(signal.SIGABRT)  # it tells where each of its threads is
+            for process in below:  # they hold the pipe too
+                process.kill()
             pytest.fail(f"it does not end:\n{flow.communicate()[0]}")
         assert flow.returncode == (130 if embedded else 143), said
         assert psutil.wait_procs(family, timeout=10)[1] == []
