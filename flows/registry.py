@@ -122,7 +122,7 @@ def _table(found: list[Row]) -> str:
         cells.append((row.release.name, row.decision, row.use.name if row.use else "", since, row.why))
     widths = [max(len(line_[i]) for line_ in cells) for i in range(4)]
     padded = (
-        "  ".join([*(cell.ljust(width) for cell, width in zip(line_, widths, strict=False)), line_[4]])
+        "  ".join([*(cell.ljust(width) for cell, width in zip(line_[:4], widths, strict=True)), line_[4]])
         for line_ in cells
     )
     return "\n".join(text.rstrip() for text in padded)
