@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
@@ -48,8 +49,12 @@ def copy(start: Path, folder: Path) -> Path:
 
 
 def saved(root: Path) -> int:
-    """When a state was last written; 0 before one is."""
-    return max((path.stat().st_mtime_ns for path in (root / STATES).glob("step-*.pt")), default=0)
+    """When a state was last written; 0 before one is. A running training may remove one between two looks."""
+    times = [0]
+    for path in (root / STATES).glob("step-*.pt"):
+        with suppress(FileNotFoundError):
+            times.append(path.stat().st_mtime_ns)
+    return max(times)
 
 
 def stop(root: Path, number: signal.Signals) -> tuple[int, str]:
