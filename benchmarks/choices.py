@@ -42,18 +42,19 @@ from diffretouch.training.validation import Validation
 
 DATASET, HELD_OUT_SCENES, RESAMPLES = "fivek", 4, 2000
 FOLDER, KEPT, OUT = Path("work/.choices"), Path("benchmarks/results/choices.json"), Path("reports/choices.csv")
+PUBLISHED = {"control_loss": "published", "control_weight": 1.0}  # the paper's lambda
 ANY_T = {"timesteps": [0, 999], "pixel_timesteps": [0, 999]}
 CHOICES: dict[str, dict[str, Any]] = {
     "in use": {},
     "L_cl none": {"control_loss": "none"},
-    "L_cl published, tau .1": {"control_loss": "published"},
-    "L_cl published, tau .5": {"control_loss": "published", "tau": 0.5},
-    "L_cl published, tau .1, gradient through D alone": {"control_loss": "published", "published_gradient": "own"},
+    "L_cl published, tau .1": PUBLISHED,
+    "L_cl published, tau .5": {**PUBLISHED, "tau": 0.5},
+    "L_cl published, tau .1, gradient through D alone": {**PUBLISHED, "published_gradient": "own"},
     "L_cl ours without differences": {"control_difference": 0.0},
     "L_cl ours, differences twice": {"control_difference": 2.0},
     "L_cl ours without another expert's c": {"control_pairs": 0.0},
-    "lambda .3": {"control_weight": 0.3},
-    "lambda 3": {"control_weight": 3.0},
+    "lambda .1": {"control_weight": 0.1},
+    "lambda 1": {"control_weight": 1.0},
     "beta 5": {"pixel_weight": 5.0},
     "beta 60": {"pixel_weight": 60.0},
     "c dropped, 10 %": {"condition_dropout": 0.1},
