@@ -14,6 +14,7 @@ from diffretouch.doctor.machine import check_machine
 from diffretouch.doctor.versions import check_versions
 from diffretouch.doctor.weights import check_weights
 from diffretouch.errors import UserError
+from flows.commandline import add_root
 
 SIGNS = {"good": "ok", "note": "note", "fault": "FAULT"}
 EPILOG = """\
@@ -67,9 +68,7 @@ def main(argv: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--full", action="store_true", help="hash large weights and ask a remote on the network, too")
-    parser.add_argument(
-        "--root", type=Path, default=Path(), help="root of the repository (default: the current folder)"
-    )
+    add_root(parser)
     arguments = parser.parse_args(argv)
     found = examine(arguments.root.resolve(), full=arguments.full)
     print("\n".join(_lines(found)))

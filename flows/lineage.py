@@ -14,6 +14,7 @@ import yaml
 from diffretouch.errors import UserError
 from diffretouch.releases import Release, find, line
 from flows import git, registry
+from flows.commandline import add_root
 
 EPILOG = """\
 examples
@@ -104,9 +105,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("model", metavar="MODEL", help="fivek, model-fivek (the one in use) or model-fivek@v2")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument(
-        "--root", type=Path, default=Path(), help="root of the repository (default: the current folder)"
-    )
+    add_root(parser)
     arguments = parser.parse_args(argv)
     root = arguments.root.resolve()
     try:

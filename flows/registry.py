@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from diffretouch.errors import UserError
 from diffretouch.releases import PREFIX, Release, Tag, line, model_of, new_tags, releases
 from flows import git
+from flows.commandline import add_root
 
 EPILOG = """\
 what it prints
@@ -93,9 +94,7 @@ def main(argv: list[str] | None = None) -> int:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--root", type=Path, default=Path(), help="root of the repository (default: the current folder)"
-    )
+    add_root(parser)
     root = parser.parse_args(argv).root.resolve()
     try:
         found = rows(root)

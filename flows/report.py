@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diffretouch.files.atomic import whole
+from flows.commandline import add_root, end_on_sigterm
 
 KINDS = ("sample", "evaluate", "embed", "report")
 """Stages that judge a model; what they read is not made anew."""
@@ -156,9 +156,9 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--dataset", help="whose model --model replaces; needed where there are several")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where the reports go (default: work/reports/NAME)")
-    parser.add_argument("--root", type=Path, default=Path(), help="the repository (default: the current folder)")
+    add_root(parser)
     asked = parser.parse_args(argv)
-    signal.signal(signal.SIGTERM, _end)
+    end_on_sigterm()
     try:
         print(make(asked.root.resolve(), Wanted(asked.rev, asked.model, asked.dataset, asked.out)))
     except NotThere as error:
@@ -171,10 +171,6 @@ def main(argv: list[str] | None = None) -> int:
         print("stopped; nothing was written", file=sys.stderr)
         return 130
     return 0
-
-
-def _end(_signal: int, _frame: object) -> None:
-    sys.exit(128 + signal.SIGTERM)
 
 
 if __name__ == "__main__":

@@ -6,10 +6,10 @@ The same as a deployment: flows/deployed.py.
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from flows.commandline import add_root, end_on_sigterm, positive
 
 if TYPE_CHECKING:
     from flows.chain import Result
@@ -41,7 +41,7 @@ exit codes
 def main(argv: list[str] | None = None) -> int:
     """Parse, run, print the table; the exit code."""
     arguments = _parse(argv)
-    signal.signal(signal.SIGTERM, _end)
+    end_on_sigterm()
     # late, so that --help answers at once
     from flows import family, workspace
 
@@ -88,7 +88,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--dataset", action="append", default=[], help="only this dataset's stages (may be repeated)")
     parser.add_argument(
         "--max-workers",
-        type=_positive,
+        type=positive,
         default=1,
         metavar="N",
         help="stages at the same time (default 1: each already uses every core)",
@@ -101,23 +101,10 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         metavar="STAGE=SECONDS",
         help="end a stage that takes longer; it has failed then (may be repeated; none by default)",
     )
-    parser.add_argument(
-        "--root", type=Path, default=Path(), help="root of the repository (default: the current folder)"
-    )
+    add_root(parser)
     arguments = parser.parse_args(argv)
     arguments.root = arguments.root.resolve()
     return arguments
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("at least 1")
-    return number
-
-
-def _end(_signal: int, _frame: object) -> None:
-    sys.exit(128 + signal.SIGTERM)
 
 
 def _table(results: list[Result]) -> str:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
-from pathlib import Path
 from typing import Any
 
 from diffretouch.errors import UserError
+from flows.commandline import add_root, end_on_sigterm, positive
 
 EPILOG = """\
 examples
@@ -41,7 +40,7 @@ exit codes
 def main(argv: list[str] | None = None) -> int:
     """Parse, run, print; the exit code."""
     arguments = _parse(argv)
-    signal.signal(signal.SIGTERM, _end)
+    end_on_sigterm()
     from prefect.settings import PREFECT_API_URL
 
     from flows.retrain import retrain
@@ -86,26 +85,13 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--inbox", metavar="DIR", help="folder of new photos, or of a folder of them for each dataset")
     parser.add_argument("--branch", default="retrain", help="where commits go (default: retrain)")
     parser.add_argument(
-        "--approval", type=_positive, metavar="SECONDS", help="before a promotion, wait so long for a person's yes"
+        "--approval", type=positive, metavar="SECONDS", help="before a promotion, wait so long for a person's yes"
     )
     parser.add_argument(
         "--notify", nargs=argparse.REMAINDER, metavar="COMMAND", help="gets the outcomes as JSON on standard input"
     )
     parser.add_argument(
-        "--max-workers", type=_positive, default=1, metavar="N", help="stages at the same time (default 1)"
+        "--max-workers", type=positive, default=1, metavar="N", help="stages at the same time (default 1)"
     )
-    parser.add_argument(
-        "--root", type=Path, default=Path(), help="root of the repository (default: the current folder)"
-    )
+    add_root(parser)
     return parser.parse_args(argv)
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("at least 1")
-    return number
-
-
-def _end(_signal: int, _frame: object) -> None:
-    sys.exit(128 + signal.SIGTERM)

@@ -11,6 +11,7 @@ from pathlib import Path
 from diffretouch.errors import ConfigError, UserError
 from diffretouch.releases import PREFIX, Release, find, line, model_of
 from flows import git, registry
+from flows.commandline import add_root
 
 EPILOG = """\
 examples
@@ -75,9 +76,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("dataset", metavar="DATASET", help="fivek or ppr10k (or model-fivek)")
     parser.add_argument("--to", metavar="VERSION", help="this version, such as v2 (default: the one in use before)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="also put the model's files there")
-    parser.add_argument(
-        "--root", type=Path, default=Path(), help="root of the repository (default: the current folder)"
-    )
+    add_root(parser)
     arguments = parser.parse_args(argv)
     root = arguments.root.resolve()
     try:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -32,6 +32,11 @@ def environment() -> dict[str, str]:
 @cache
 def start() -> tuple[str, str]:
     """Its address and its folder."""
+    return launch({})
+
+
+def launch(more: Mapping[str, str]) -> tuple[str, str]:
+    """A server with some settings of its own, gone with this process: its address and its folder."""
     home = tempfile.mkdtemp(prefix="prefect-")
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
@@ -45,6 +50,7 @@ def start() -> tuple[str, str]:
         "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "5",
         # a run that found its deployment's only slot taken asks again after half a minute by default
         "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "3",
+        **more,
     }
     log = (Path(home) / "server.log").open("w")
     words = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]

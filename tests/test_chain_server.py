@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 from urllib.request import Request, urlopen
 from uuid import UUID
 
+import psutil
 import pytest
 import yaml
 
@@ -26,12 +27,13 @@ from prefect.client.schemas.schedules import IntervalSchedule
 from prefect.deployments import run_deployment
 
 from flows import artifacts, chain, family, graph, slots, workspace
-from tests import real_server
+from tests import postgres, real_server
 from tests.kill_flow import ROOT, kill_while_running, run
 from tests.small_project import dvc, until, write_params, write_project
 
 assert flows
 pytestmark = [pytest.mark.xdist_group("prefect"), pytest.mark.slow]
+AUTOMATIONS = ROOT / "flows/automations.yaml"
 HOSTILE = "a; touch owned; $(touch owned) `touch owned`"
 
 
@@ -112,11 +114,11 @@ def test_a_cpu_holds_no_slot(project: Path) -> None:
 
 
 @contextmanager
-def worker(pool: str) -> Iterator[subprocess.Popen[bytes]]:
+def worker(pool: str, **changes: str) -> Iterator[subprocess.Popen[bytes]]:
     words = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--type", "process"]
-    log = Path(real_server.start()[1]) / "worker.log"
+    log, environment = Path(real_server.start()[1]) / "worker.log", real_server.environment() | changes
     with log.open("ab") as file:
-        process = subprocess.Popen(words, cwd=ROOT, env=real_server.environment(), stdout=file, stderr=file)
+        process = subprocess.Popen(words, cwd=ROOT, env=environment, stdout=file, stderr=file)
         try:
             yield process
         finally:
@@ -153,9 +155,12 @@ def started(project: Path, **parameters: object) -> UUID:
     return run_deployment("chain/reproduce", parameters=asked, timeout=0, as_subflow=False).id
 
 
-@pytest.mark.skipif(
-    "DIFFRETOUCH_WORKER" not in os.environ, reason="two minutes alone on a machine: DIFFRETOUCH_WORKER=1"
+alone = pytest.mark.skipif(
+    "DIFFRETOUCH_WORKER" not in os.environ, reason="five minutes alone on a machine: DIFFRETOUCH_WORKER=1"
 )
+
+
+@alone
 def test_a_worker_runs_schedules_and_cancels(server: str, project: Path) -> None:
     prefect("work-pool", "create", "gpu", "--type", "process", "--overwrite")
     prefect("deploy", "--all")
@@ -191,6 +196,68 @@ def test_a_worker_runs_schedules_and_cancels(server: str, project: Path) -> None
         ask(lambda client: client.delete_deployment(deployment.id))
     with workspace.hold(project, wait=True):
         assert not family.members(project)
+
+
+@alone
+def test_a_run_whose_machine_is_gone_has_crashed_and_the_next_one_is_right(server: str, project: Path) -> None:
+    """The shipped automation, with times that a test can wait for: a worker and its flow killed at once."""
+    beat, silent = 30, 70  # Prefect's least; more than two beats
+    (watch,) = yaml.safe_load(AUTOMATIONS.read_text())["automations"]
+    watch["trigger"]["within"] = silent
+    prefect("automation", "create", "--from-json", json.dumps({**watch, "name": "soon"}))
+    prefect("work-pool", "create", "gpu", "--type", "process", "--overwrite")
+    prefect("deploy", "--all")
+    write_params(project, datasets="[a]", sleep="work/train/a")
+    with worker("gpu", PREFECT_FLOWS_HEARTBEAT_FREQUENCY=str(beat)) as gone:
+        lost = started(project)
+        until(lambda: (project / "pid").exists(), 300, "the sleeping stage")
+        time.sleep(beat + 5)
+        doomed = psutil.Process(gone.pid)
+        below = [child for child in doomed.children(recursive=True) if child.pid not in pids(family.members(project))]
+        for process in (doomed, *below):
+            process.kill()
+        assert family.members(project), "the stage went with its flow: nothing is orphaned here"
+        until(lambda: state_of(lost) == "CRASHED", 3 * silent, "the crashed state")
+    (project / "awake").touch()
+    with worker("gpu"):
+        again = started(project)
+        until(lambda: state_of(again) == "COMPLETED", 300, "the next run")
+    assert not family.members(project)
+    assert (project / "report").read_text() == "photo of a\ndecode 1\ntrain 1\nreport 1\n"
+
+
+def pids(processes: Iterable[psutil.Process]) -> set[int]:
+    return {process.pid for process in processes}
+
+
+@pytest.mark.skipif(postgres.PROGRAMS is None, reason="no PostgreSQL (Debian: apt install postgresql)")
+def test_a_server_on_postgresql_that_asks_who_is_there(project: Path) -> None:
+    """As a lab runs it: the chain's runs are rows of that database, and who does not know the word gets in nowhere."""
+    write_params(project, datasets="[a]")
+    word = "lab:not-a-secret"
+    with postgres.running() as port:
+        url = f"postgresql+asyncpg://prefect@127.0.0.1:{port}/postgres"
+        settings = {"PREFECT_SERVER_DATABASE_CONNECTION_URL": url, "PREFECT_SERVER_API_AUTH_STRING": word}
+        address, home = real_server.launch(settings)
+        client = {**os.environ, "PREFECT_API_URL": address, "PREFECT_HOME": home}
+        stranger = run(project, client)
+        said, _ = stranger.communicate(timeout=240)
+        assert stranger.returncode != 0 and "401" in said
+        finished = run(project, client | {"PREFECT_API_AUTH_STRING": word})
+        said, _ = finished.communicate(timeout=240)
+        assert finished.returncode == 0, said
+        assert postgres.ask(port, "select state_type from flow_run") == "COMPLETED"
+        assert int(postgres.ask(port, "select count(*) from task_run where state_type = 'COMPLETED'")) == 3
+    assert "up to date" in dvc(project, "status")
+
+
+def test_what_a_server_is_to_watch_can_be_created(server: str) -> None:
+    prefect("automation", "create", "--from-file", str(AUTOMATIONS))
+    (watch,) = yaml.safe_load(AUTOMATIONS.read_text())["automations"]
+    (found,) = ask(lambda client: client.read_automations_by_name(watch["name"]))
+    assert found.enabled and found.trigger.within == timedelta(seconds=watch["trigger"]["within"])
+    assert found.trigger.expect == set(watch["trigger"]["expect"])
+    assert found.actions[0].state.value == "CRASHED"
 
 
 def test_what_is_deployed_runs_one_at_a_time_and_not_by_itself() -> None:

@@ -1,0 +1,33 @@
+"""What the commands of this package have in common. Prefect is not imported here: --help answers at once."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+
+def positive(text: str) -> int:
+    """An argument's `type`: a whole number, at least 1."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("at least 1")
+    return number
+
+
+def add_root(parser: argparse.ArgumentParser) -> None:
+    """The option --root."""
+    parser.add_argument(
+        "--root", type=Path, default=Path(), help="root of the repository (default: the current folder)"
+    )
+
+
+def end_on_sigterm() -> None:
+    """SIGTERM unwinds as Ctrl-C does, so that locks are released and stages ended; the exit code is 143."""
+    signal.signal(signal.SIGTERM, _end)
+
+
+def _end(_signal: int, _frame: object) -> NoReturn:
+    sys.exit(128 + signal.SIGTERM)
