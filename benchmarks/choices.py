@@ -1,6 +1,6 @@
 """How training's choices were made: one setting changed at a time, measured on validation photos, three seeds.
 
-`python -m benchmarks.choices [--seeds 0 1 2] [NAME ...]` trains every choice of CHOICES on the fivek demo, as long as
+`python -m benchmarks.choices [NAME ...] [--seeds 0 1 2]` trains every choice of CHOICES on the fivek demo, as long as
 the demo's own training, on its training photos without four of their scenes, and measures on those scenes and the val
 split: never on test photos. It goes on where it was stopped (work/.choices) and writes reports/choices.csv and
 reports/choices.md: each choice's mean over seeds and photos, and its difference from the choice in use with a 95 %
@@ -75,13 +75,7 @@ Key = tuple[str, int]
 
 def main() -> None:
     """Every choice with every seed, two at a time, then the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--one", action="store_true", help="train and measure here: one name, one seed")
-    parser.add_argument("name", nargs="*", help=f"some of: {', '.join(CHOICES)}".replace("%", "%%"))
-    asked = parser.parse_args()
-    if unknown := set(asked.name) - CHOICES.keys():
-        parser.error(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(CHOICES)}")
+    asked = parse(sys.argv[1:])
     if asked.one:
         print(json.dumps(trained(asked.name[0], asked.seeds[0])))
         return
@@ -93,7 +87,7 @@ def main() -> None:
     def run(key: Key) -> None:
         name, seed = key
         print(f"== {name}, seed {seed}", flush=True)
-        command = [sys.executable, "-m", "benchmarks.choices", "--one", "--seeds", str(seed), name]
+        command = [sys.executable, "-m", "benchmarks.choices", *words(name, seed)]
         found = json.loads(subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE).stdout)
         with lock:
             known[key] = found
@@ -105,6 +99,23 @@ def main() -> None:
     write_text(OUT, table.round(4).to_csv(index=False, lineterminator="\n"))
     write_text(OUT.with_suffix(".md"), markdown(table))
     print(markdown(table))
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    """The command line; ends with an explanation where it names no choice."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--one", action="store_true", help="train and measure here: one name, one seed")
+    parser.add_argument("name", nargs="*", help=f"some of: {', '.join(CHOICES)}".replace("%", "%%"))
+    asked = parser.parse_args(argv)
+    if unknown := set(asked.name) - CHOICES.keys():
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(CHOICES)}")
+    return asked
+
+
+def words(name: str, seed: int) -> list[str]:
+    """The command line that trains and measures one choice: the name first, `--seeds` would take it for a number."""
+    return ["--one", name, "--seeds", str(seed)]
 
 
 def current(seeds: list[int]) -> dict[Key, dict[str, Any]]:
