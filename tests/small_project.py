@@ -83,7 +83,7 @@ def write_project(root: Path) -> None:
     (root / "step.py").write_text(STEP)
     (root / "dvc.yaml").write_text(DVC_YAML)
     # as ours has it; else DVC writes lists of its own among the outputs, in the order in which stages happen to end
-    (root / ".gitignore").write_text("/work/\n")
+    (root / ".gitignore").write_text("work/\n")
     write_params(root)
     subprocess.run(["git", "init", "-q", str(root)], check=True)
     dvc(root, "init", "-q")

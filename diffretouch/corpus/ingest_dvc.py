@@ -50,7 +50,7 @@ def link_type(folder: Path) -> LinkType | None:
 def _cache_type(path: Path) -> tuple[str, ...]:
     if not path.is_file():
         return ()
-    config = ConfigParser(interpolation=None, strict=False)
+    config = ConfigParser(interpolation=None)
     try:
         config.read_string(path.read_text(encoding="utf-8"), str(path))
     except (Error, UnicodeDecodeError) as error:

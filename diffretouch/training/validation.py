@@ -68,7 +68,7 @@ class Validation:
         moved = self._retouch(pipe, photos, ends.expand(len(data), -1, -1), "axis", stopping)
         s = scores(moved.flatten(0, 1), photos.shape[2]).unflatten(0, (len(data), 2, 4))
         slope = (s[:, 0] - s[:, 1]).diagonal(dim1=1, dim2=2) / (2 * data.half)
-        shown = zip(photos[:SHOWN], results, neutral, own, strict=False)
+        shown = zip(photos[:SHOWN], results[:SHOWN], neutral, own[:SHOWN], strict=True)
         return Validated(
             psnr=-10 * (own - results).square().mean((2, 3, 4)).clamp(min=1e-10).log10(),
             slope=torch.where(self.noticeable, slope, torch.nan),
