@@ -6,13 +6,14 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from tests.real_server import free_port
 
 PROGRAMS = max(Path("/usr/lib/postgresql").glob("*/bin"), default=None)
 START_S = 60
@@ -28,10 +29,7 @@ def running() -> Iterator[int]:
     who = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []} if user else {}
     if user:
         os.chown(folder, user.pw_uid, user.pw_gid)
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
-    data, log = folder / "data", (folder / "log").open("w")
+    port, data, log = free_port(), folder / "data", (folder / "log").open("w")
     create = [PROGRAMS / "initdb", "-D", data, "-U", "prefect", "-A", "trust", "--no-sync"]
     subprocess.run(create, cwd=folder, check=True, stdout=log, stderr=log, **who)
     words = [PROGRAMS / "postgres", "-D", data, "-k", folder, "-p", str(port), "-c", "listen_addresses=127.0.0.1"]

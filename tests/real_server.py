@@ -37,10 +37,7 @@ def start() -> tuple[str, str]:
 
 def launch(more: Mapping[str, str]) -> tuple[str, str]:
     """A server with some settings of its own, gone with this process: its address and its folder."""
-    home = tempfile.mkdtemp(prefix="prefect-")
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
+    home, port = tempfile.mkdtemp(prefix="prefect-"), free_port()
     address = f"http://127.0.0.1:{port}/api"
     settings = {
         "PREFECT_HOME": home,
@@ -72,6 +69,13 @@ def used() -> Iterator[str]:
     address, _ = start()
     with temporary_settings({PREFECT_API_URL: address}):
         yield address
+
+
+def free_port() -> int:
+    """One that nothing on 127.0.0.1 listens at."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
 
 
 def _answers(address: str) -> bool:
