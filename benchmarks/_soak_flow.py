@@ -1,4 +1,4 @@
-"""The chain as a flow under faults: the flow, its dvc and its stages killed at random moments."""
+"""The chain as a flow under faults: the flow, its dvc, its stages and a worker killed at random moments."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from tests import real_server
+from tests import real_server, real_worker
 from tests.kill_flow import kill_while_running
 from tests.small_project import STAGES, write_params, write_project
 
@@ -25,6 +25,8 @@ def soak(count: int) -> dict[str, Any]:
         write_params(root, slow=SLOW_S)
         print(f"== flow: {count} kills", flush=True)
         start = time.perf_counter()
-        killed = kill_while_running(root, count, SEED, real_server.environment())
+        with real_server.used():
+            real_worker.deploy()
+            killed = kill_while_running(root, count, SEED, real_server.environment())
         seconds = round(time.perf_counter() - start, 1)
     return {"kills": {"survived": count, "killed": killed, "stages": len(STAGES), "seed": SEED, "seconds": seconds}}

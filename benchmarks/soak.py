@@ -2,9 +2,9 @@
 
 `python -m benchmarks.soak [--kills 20] [--mutants 200] [PART ...]` writes benchmarks/results/soak-<part>.{json,md}; the
 seeds are fixed. Parts: decode (killed, and given damaged RAW files), train (killed and asked to stop, in one process
-and in two), flow (the chain, its dvc and its stages killed); without a name, all. It ends with an error where outputs
-are not those of an undisturbed run, a process or a file is left behind, a stage fails, or a photo hangs. What is
-damaged are generated files of every kind of sensor and, where DIFFRETOUCH_CORPUS names a folder, those of its raw/.
+and in two), flow (the chain, its dvc, its stages and a worker killed); without a name, all. It ends with an error where
+outputs are not those of an undisturbed run, a process or a file is left behind, a stage fails, or a photo hangs. What
+is damaged are generated files of every kind of sensor and, where DIFFRETOUCH_CORPUS names a folder, those of its raw/.
 """
 
 from __future__ import annotations

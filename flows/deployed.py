@@ -10,6 +10,7 @@ from pathlib import Path
 
 from prefect import flow, get_run_logger
 
+from diffretouch import profiles
 from flows import artifacts, chain, graph, report, workspace
 
 
@@ -21,6 +22,7 @@ class ChainFailed(Exception):
 def reproduce(
     targets: list[str] | None = None,
     datasets: list[str] | None = None,
+    profile: str | None = None,
     root: str | None = None,
     max_workers: int = 1,
     timeouts: list[str] | None = None,
@@ -30,6 +32,7 @@ def reproduce(
 
     targets: stages (`train`) or instances (`train@fivek`), with what they need; all without any.
     datasets: only the stages of these.
+    profile: make profiles/PROFILE.yaml the params.yaml in use first; as it is without one.
     root: the repository; the deployment's folder without one.
     max_workers: stages at the same time.
     timeouts: `train=3600`: seconds after which a stage is ended and has failed.
@@ -37,6 +40,8 @@ def reproduce(
     """
     place = Path(root or ".").resolve()
     with workspace.hold(place, wait, get_run_logger().info):
+        if profile and profiles.use(profile, place):
+            get_run_logger().info(f"params.yaml is now profiles/{profile}.yaml; the one before is params.yaml.before")
         stages = graph.select(graph.read(place), targets or [], datasets or [])
         limits = graph.timeouts(stages, timeouts or [])
         results = chain.run_held(stages, place, max_workers, limits)

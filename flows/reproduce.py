@@ -20,6 +20,7 @@ examples
   python -m flows.reproduce --dataset fivek   the stages of one dataset (not `report`, which reads them all)
   python -m flows.reproduce evaluate@fivek    one stage and what it needs, like `dvc repro evaluate@fivek`
   python -m flows.reproduce train             that stage of every dataset, and what it needs
+  python -m flows.reproduce --profile fivek   `diffretouch profile fivek` first: the parameters of real size
 
 what it does
   Each task calls `dvc repro --single-item STAGE`. DVC decides whether the stage has to run: one that is up to date
@@ -34,7 +35,7 @@ what it does
 
 exit codes
   0 everything is up to date   1 a stage failed, or another chain runs   130, 143 stopped
-  2 no such stage or dataset, or a broken dvc.yaml
+  2 no such stage, dataset or profile, or a broken dvc.yaml
 """
 
 
@@ -60,12 +61,16 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    from diffretouch import profiles
+    from diffretouch.errors import ConfigError
     from flows import graph
 
     try:
+        if arguments.profile and profiles.use(arguments.profile, arguments.root):
+            print(f"params.yaml is now profiles/{arguments.profile}.yaml; the one before is params.yaml.before")
         stages = graph.select(graph.read(arguments.root), arguments.target, arguments.dataset)
         timeouts = graph.timeouts(stages, arguments.timeout)
-    except (graph.UnknownTarget, graph.BrokenGraph) as error:
+    except (graph.UnknownTarget, graph.BrokenGraph, ConfigError) as error:
         print(error, file=sys.stderr)
         return 2
     from flows import chain
@@ -86,6 +91,9 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         "target", nargs="*", metavar="TARGET", help="a stage instance or a stage; all when none is given"
     )
     parser.add_argument("--dataset", action="append", default=[], help="only this dataset's stages (may be repeated)")
+    parser.add_argument(
+        "--profile", metavar="NAME", help="make profiles/NAME.yaml the params.yaml in use first (default: as it is)"
+    )
     parser.add_argument(
         "--max-workers",
         type=positive,

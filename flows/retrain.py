@@ -15,9 +15,7 @@ if __name__ == "__main__":
 
     sys.exit(main())
 
-import json
 import shutil
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -37,7 +35,7 @@ from diffretouch import config
 from diffretouch.corpus.inbox import TakenIn, take_in
 from diffretouch.errors import ConfigError, UserError
 from diffretouch.gating import Verdict, judge
-from flows import chain, champion, clone, graph, publish, registry
+from flows import announce, chain, champion, clone, graph, publish, registry
 from flows.graph import Stage
 
 STATES = {"promote": "Promoted", "keep": "Kept", "equal": "Equal", "refuse": "Refused", "waiting": "NotApproved"}
@@ -60,7 +58,7 @@ class Outcome:
 
     dataset: str
     decision: str
-    """The gate's promote, keep, equal or refuse; waiting where a person said no: the clone is kept."""
+    """The gate's promote, keep, equal or refuse; waiting where a person said no, failed: the clone is kept."""
     summary: str
     release: str | None = None
     """The model that was put in use: `model-fivek@v3.0.0`."""
@@ -86,6 +84,7 @@ def retrain(
     branch: str = "retrain",
     approval_s: int | None = None,
     notify: list[str] | None = None,
+    notify_block: str | None = None,
     max_workers: int = 1,
 ) -> State[list[dict[str, Any]]]:
     """Retrain, judge and promote, as `python -m flows.retrain` does.
@@ -96,9 +95,11 @@ def retrain(
     branch: where commits of new data and promoted models go.
     approval_s: pause before a promotion for that many seconds until a person has approved it in Prefect's page.
     notify: a command and its arguments, which gets the outcomes as JSON on its standard input; no shell is involved.
+    notify_block: a notification block of the server, `slack-webhook/lab`, which gets them in words; a failure too.
     max_workers: stages at the same time.
     """
     wishes = Wishes(Path(root or ".").resolve(), branch, max_workers, approval_s)
+    teller = announce.Teller(notify, notify_block)
     with clone.only_one(wishes.root):
         known = config.load(wishes.root / "params.yaml").datasets
         if dataset is not None and dataset not in known:
@@ -107,8 +108,14 @@ def retrain(
         if box is not None and not box.is_dir():
             raise ConfigError(f"{box} is no folder: name the folder with the new photos")
         boxes = {name: box if dataset else box and _below(box, name) for name in ([dataset] if dataset else known)}
-        outcomes = [retrain_one(wishes, name, boxes[name]) for name in boxes]
-    tell(outcomes, notify)
+        outcomes = list[Outcome]()
+        for name, photos in boxes.items():
+            try:
+                outcomes.append(retrain_one(wishes, name, photos))
+            except UserError as error:
+                teller.tell([*map(asdict, outcomes), asdict(Outcome(name, "failed", str(error)))])
+                raise
+    teller.tell([asdict(outcome) for outcome in outcomes])
     names = {STATES[outcome.decision] for outcome in outcomes}
     words = "; ".join(f"{outcome.dataset}: {outcome.summary}" for outcome in outcomes)
     return Completed(name=names.pop() if len(names) == 1 else None, message=words, data=[asdict(o) for o in outcomes])
@@ -191,23 +198,6 @@ def put_in_use(root: Path, place: Path, dataset: str, branch: str, words: str) -
     where = "no DVC remote is set up: its files are in this repository's cache only" if pushed is None else "pushed"
     get_run_logger().info(f"{release.name} is in use, on the branch {branch} ({where})")
     return release.name
-
-
-def tell(outcomes: list[Outcome], notify: list[str] | None) -> None:
-    """Log what became of each, and give it to the command `notify`; RetrainFailed where that fails."""
-    for outcome in outcomes:
-        get_run_logger().info(f"{outcome.dataset}: {outcome.decision}: {outcome.summary}")
-    if not notify:
-        return
-    told = json.dumps([asdict(outcome) for outcome in outcomes])
-    try:
-        done = subprocess.run(notify, input=told, capture_output=True, text=True, check=False, timeout=60)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise RetrainFailed(f"all was done, but nobody was told: {error}") from error
-    if done.returncode:
-        raise RetrainFailed(
-            f"all was done, but {notify[0]} ended with exit code {done.returncode}: {done.stderr.strip()}"
-        )
 
 
 def _approved(wishes: Wishes, dataset: str, verdict: Verdict) -> bool:

@@ -15,6 +15,7 @@ examples
   python -m flows.retrain --dataset fivek --inbox /srv/in   with the new photos of that folder (named as for ingest)
   python -m flows.retrain --inbox /srv/in                   every dataset, new photos in /srv/in/fivek, /srv/in/ppr10k
   python -m flows.retrain --notify mail -s retrain lab@example.org      the last option: all after it is the command
+  python -m flows.retrain --notify-block slack-webhook/lab       a block saved on Prefect's server
 
 what it does
   1 refuses what is not committed, makes a clone in .dvc/tmp/retrain with this repository's cache
@@ -60,6 +61,7 @@ def main(argv: list[str] | None = None) -> int:
             branch=arguments.branch,
             approval_s=arguments.approval,
             notify=arguments.notify,
+            notify_block=arguments.notify_block,
             max_workers=arguments.max_workers,
         )
     except UserError as error:
@@ -89,6 +91,9 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--notify", nargs=argparse.REMAINDER, metavar="COMMAND", help="gets the outcomes as JSON on standard input"
+    )
+    parser.add_argument(
+        "--notify-block", metavar="TYPE/NAME", help="a notification block of Prefect's server gets them in words"
     )
     parser.add_argument(
         "--max-workers", type=positive, default=1, metavar="N", help="stages at the same time (default 1)"

@@ -1,4 +1,4 @@
-"""Faults put into a chain: kill -9 of the flow, of dvc or of a stage; then outputs as if nothing had been killed."""
+"""Faults put into a chain: kill -9 of flow, dvc, a stage or a worker; then outputs as if nothing had been killed."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from pathlib import Path
 import psutil
 
 from flows import family
+from tests import real_worker
 from tests.fake_chain import ROOT
 from tests.kill import require_same
 from tests.small_project import dvc, forget, outputs, until
 
-VICTIMS = ("flow", "dvc", "stage")
+VICTIMS = ("flow", "dvc", "stage", "worker")
 RUN_S = 300
 
 
@@ -44,7 +45,14 @@ def kill_while_running(
     took = stages_took(root)
     for number in range(kills):
         forget(root)
-        flow, victim = run(root, environment), victims[number % len(victims)]
+        victim = victims[number % len(victims)]
+        if victim == "worker":
+            where = f"kill {number}, of a worker"
+            kill_worker(root, draw.uniform(0.0, took), where)
+            killed[victim] += 1
+            require_undisturbed(root, undisturbed, where)
+            continue
+        flow = run(root, environment)
         until(lambda: family.members(root) or flow.poll() is not None, RUN_S, "a stage")  # noqa: B023
         time.sleep(draw.uniform(0.0, took))
         found = victim_of(victim, flow, root, draw)
@@ -60,10 +68,29 @@ def kill_while_running(
             said, _ = flow.communicate(timeout=RUN_S)
             assert not family.members(root), f"{where}: left behind by a flow that lives:\n{said}"
         finish(root, environment, where)
-        require_same(outputs(root), undisturbed, where)
-        assert not family.members(root), f"{where}: left behind"
-        assert "up to date" in dvc(root, "status"), where
+        require_undisturbed(root, undisturbed, where)
     return dict(killed)
+
+
+def kill_worker(root: Path, after_s: float, where: str) -> None:
+    """A worker killed so long after its run's first stage began; then the deployment's next run, by another worker."""
+    with real_worker.running() as doomed:
+        lost = real_worker.started(root)
+        until(lambda: family.members(root), RUN_S, f"{where}: a stage")
+        time.sleep(after_s)
+        doomed.kill()
+    with real_worker.running():
+        again = real_worker.started(root)
+        until(lambda: real_worker.state_of(again) == "COMPLETED", RUN_S, f"{where}: the next run's end")
+    # its flow lives on by itself
+    assert real_worker.state_of(lost) == "COMPLETED", where
+
+
+def require_undisturbed(root: Path, undisturbed: Mapping[str, str], where: str) -> None:
+    """AssertionError unless outputs are the undisturbed ones, DVC agrees, and nothing is left running."""
+    require_same(outputs(root), undisturbed, where)
+    assert not family.members(root), f"{where}: left behind"
+    assert "up to date" in dvc(root, "status"), where
 
 
 def finish(root: Path, environment: Mapping[str, str], where: str) -> None:

@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
-from uuid import UUID
 
 import psutil
 import pytest
 import yaml
 
 import flows  # isort: skip - it sets the environment that Prefect reads at its first import
-from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import DeploymentUpdate
 from prefect.client.schemas.schedules import IntervalSchedule
-from prefect.deployments import run_deployment
 
 from flows import artifacts, chain, family, graph, slots, workspace
-from tests import postgres, real_server
+from tests import postgres, real_server, real_worker
 from tests.kill_flow import ROOT, kill_while_running, run
+from tests.real_worker import ask, deploy, prefect, started, state_of
 from tests.small_project import dvc, until, write_params, write_project
 
 assert flows
@@ -47,16 +41,6 @@ def server() -> Iterator[str]:
 def project(tmp_path: Path) -> Path:
     write_project(tmp_path / "project")
     return tmp_path / "project"
-
-
-def ask(question: Callable[[Any], Any]) -> Any:
-    """What the server's API answers to `question(client)`."""
-
-    async def answer() -> Any:
-        async with get_client() as client:
-            return await question(client)
-
-    return asyncio.run(answer())
 
 
 def test_killed_twice_and_run_again(server: str, project: Path) -> None:
@@ -113,46 +97,12 @@ def test_a_cpu_holds_no_slot(project: Path) -> None:
     assert slots.needed("train@a", project) == []
 
 
-@contextmanager
-def worker(pool: str, **changes: str) -> Iterator[subprocess.Popen[bytes]]:
-    words = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--type", "process"]
-    log, environment = Path(real_server.start()[1]) / "worker.log", real_server.environment() | changes
-    with log.open("ab") as file:
-        process = subprocess.Popen(words, cwd=ROOT, env=environment, stdout=file, stderr=file)
-        try:
-            yield process
-        finally:
-            process.terminate()
-            try:
-                process.wait(60)
-            except subprocess.TimeoutExpired:  # it waits for a run that it has started
-                process.kill()
-                process.wait()
-
-
-def prefect(*words: str) -> None:
-    command = [sys.executable, "-m", "prefect", "--no-prompt", *words]
-    environment = real_server.environment() | {"PWD": str(ROOT)}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-def state_of(run_id: UUID) -> str:
-    return str(ask(lambda client: client.read_flow_run(run_id)).state.type.value)
-
-
 def text(file: Path) -> str:
     """Its content; nothing while DVC has it removed."""
     try:
         return file.read_text()
     except FileNotFoundError:
         return ""
-
-
-def started(project: Path, **parameters: object) -> UUID:
-    """A run of the deployment `chain/reproduce` for the project."""
-    asked = {"root": str(project), **parameters}
-    return run_deployment("chain/reproduce", parameters=asked, timeout=0, as_subflow=False).id
 
 
 alone = pytest.mark.skipif(
@@ -162,9 +112,8 @@ alone = pytest.mark.skipif(
 
 @alone
 def test_a_worker_runs_schedules_and_cancels(server: str, project: Path) -> None:
-    prefect("work-pool", "create", "gpu", "--type", "process", "--overwrite")
-    prefect("deploy", "--all")
-    with worker("gpu"):
+    deploy()
+    with real_worker.running():
         # cancelled in the middle: every process is gone within 30 s
         write_params(project, datasets="[a]", sleep="work/train/a")
         first = started(project)
@@ -202,13 +151,10 @@ def test_a_worker_runs_schedules_and_cancels(server: str, project: Path) -> None
 def test_a_run_whose_machine_is_gone_has_crashed_and_the_next_one_is_right(server: str, project: Path) -> None:
     """The shipped automation, with times that a test can wait for: a worker and its flow killed at once."""
     beat, silent = 30, 70  # Prefect's least; more than two beats
-    (watch,) = yaml.safe_load(AUTOMATIONS.read_text())["automations"]
-    watch["trigger"]["within"] = silent
-    prefect("automation", "create", "--from-json", json.dumps({**watch, "name": "soon"}))
-    prefect("work-pool", "create", "gpu", "--type", "process", "--overwrite")
-    prefect("deploy", "--all")
+    watch_for("a run that has gone silent has crashed", silent)
+    deploy()
     write_params(project, datasets="[a]", sleep="work/train/a")
-    with worker("gpu", PREFECT_FLOWS_HEARTBEAT_FREQUENCY=str(beat)) as gone:
+    with real_worker.running(PREFECT_FLOWS_HEARTBEAT_FREQUENCY=str(beat)) as gone:
         lost = started(project)
         until(lambda: (project / "pid").exists(), 300, "the sleeping stage")
         time.sleep(beat + 5)
@@ -219,11 +165,44 @@ def test_a_run_whose_machine_is_gone_has_crashed_and_the_next_one_is_right(serve
         assert family.members(project), "the stage went with its flow: nothing is orphaned here"
         until(lambda: state_of(lost) == "CRASHED", 3 * silent, "the crashed state")
     (project / "awake").touch()
-    with worker("gpu"):
+    with real_worker.running():
         again = started(project)
         until(lambda: state_of(again) == "COMPLETED", 300, "the next run")
     assert not family.members(project)
     assert (project / "report").read_text() == "photo of a\ndecode 1\ntrain 1\nreport 1\n"
+
+
+@alone
+def test_a_run_that_a_worker_took_and_never_began_has_crashed(server: str, project: Path) -> None:
+    """The other automation: a worker killed before the run's process began, with all that it had started."""
+    late = 20
+    watch_for("a run that was taken and never began has crashed", late)
+    deploy()
+    write_params(project, datasets="[a]")
+    with real_worker.running() as gone:
+        lost = started(project)
+        until(lambda: state_of(lost) == "PENDING", 300, "taking it")
+        doomed = psutil.Process(gone.pid)
+        for process in (doomed, *doomed.children(recursive=True)):
+            process.kill()
+    assert state_of(lost) == "PENDING"
+    with real_worker.running():
+        again = started(project)
+        until(lambda: state_of(lost) == "CRASHED", 3 * late, "the crashed state")
+        until(lambda: state_of(again) == "COMPLETED", 300, "the next run")
+    assert "up to date" in dvc(project, "status")
+
+
+def automations() -> dict[str, dict[str, Any]]:
+    """What is shipped, by name."""
+    return {watch["name"]: watch for watch in yaml.safe_load(AUTOMATIONS.read_text())["automations"]}
+
+
+def watch_for(name: str, seconds: int) -> None:
+    """That one, with a time that a test can wait for."""
+    watch = automations()[name]
+    soon = {**watch, "name": f"soon: {name}", "trigger": {**watch["trigger"], "within": seconds}}
+    prefect("automation", "create", "--from-json", json.dumps(soon))
 
 
 def pids(processes: Iterable[psutil.Process]) -> set[int]:
@@ -253,11 +232,11 @@ def test_a_server_on_postgresql_that_asks_who_is_there(project: Path) -> None:
 
 def test_what_a_server_is_to_watch_can_be_created(server: str) -> None:
     prefect("automation", "create", "--from-file", str(AUTOMATIONS))
-    (watch,) = yaml.safe_load(AUTOMATIONS.read_text())["automations"]
-    (found,) = ask(lambda client: client.read_automations_by_name(watch["name"]))
-    assert found.enabled and found.trigger.within == timedelta(seconds=watch["trigger"]["within"])
-    assert found.trigger.expect == set(watch["trigger"]["expect"])
-    assert found.actions[0].state.value == "CRASHED"
+    for name, watch in automations().items():
+        (found,) = ask(lambda client: client.read_automations_by_name(name))  # noqa: B023
+        assert found.enabled and found.trigger.within == timedelta(seconds=watch["trigger"]["within"])
+        assert found.trigger.expect == set(watch["trigger"]["expect"])
+        assert found.actions[0].state.value == "CRASHED"
 
 
 def test_what_is_deployed_runs_one_at_a_time_and_not_by_itself() -> None:

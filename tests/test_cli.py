@@ -235,6 +235,8 @@ def test_a_profile_takes_the_place_of_params(here: Path, capsys: pytest.CaptureF
     assert (here / "params.yaml").read_bytes() == (here / "profiles/cpu.yaml").read_bytes()
     assert (here / "params.yaml.before").read_bytes() == before
     assert "dvc repro" in capsys.readouterr().out
+    assert run("profile", "cpu") == 0 and "already" in capsys.readouterr().out
+    assert (here / "params.yaml.before").read_bytes() == before
     assert run("profile", "gpu") == 2
     assert "cpu, fivek, ppr10k" in said(capsys)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import psutil
 import pytest
 from dvc.repo import Repo
 
-from flows import chain, dvc_process, graph, reproduce, survey
+from flows import chain, deployed, dvc_process, graph, reproduce, survey
 from tests import real_server
 from tests.small_project import STAGES, calls, dvc, until, write_params, write_project
 
@@ -96,7 +97,12 @@ def test_targets_bring_what_they_need(project: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"), [(["trian@a"], "did you mean train@a"), (["--dataset", "c"], "it has a, b")]
+    ("words", "said"),
+    [
+        (["trian@a"], "did you mean train@a"),
+        (["--dataset", "c"], "it has a, b"),
+        (["--profile", "gpu"], "profiles/ has none"),
+    ],
 )
 def test_a_mistyped_name_is_answered_with_the_right_one(
     project: Path, words: list[str], said: str, capsys: pytest.CaptureFixture[str]
@@ -145,6 +151,17 @@ def test_nothing_to_do_after_dvc_repro(server: str, project: Path, capsys: pytes
     assert reproduce.main(["--root", str(project)]) == 0
     assert calls(project) == []
     assert capsys.readouterr().out.count("up to date") >= len(STAGES)
+
+
+def test_a_profile_is_put_in_use_before_its_stages_are_read(server: str, project: Path) -> None:
+    (project / "profiles").mkdir()
+    shutil.copy(ROOT / "profiles/cpu.yaml", project / "profiles")
+    steps = "stages: {print: {cmd: cp params.yaml print, params: [datasets], outs: [print]}}"
+    (project / "dvc.yaml").write_text(steps)
+    assert reproduce.main(["--root", str(project), "--profile", "cpu"]) == 0
+    assert (project / "print").read_bytes() == (ROOT / "profiles/cpu.yaml").read_bytes()
+    assert "datasets: [a, b]" in (project / "params.yaml.before").read_text()
+    assert deployed.reproduce(root=str(project), profile="cpu") == {"print": "up to date"}
 
 
 def test_a_failure_stops_what_is_below_and_nothing_else(

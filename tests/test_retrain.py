@@ -11,13 +11,14 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 
 from diffretouch.errors import ConfigError, UserError
 from diffretouch.gating import Verdict
-from flows import clone, git, registry, retrain_command, rollback
+from flows import announce, clone, git, registry, retrain_command, rollback
 from tests import model_project
 from tests.model_project import ROOT, add_photo, dvc, run, set_steps
 
@@ -213,14 +214,78 @@ def _answer(*decisions: bool) -> None:
 
 
 @pytest.mark.slow
-def test_a_stage_that_fails_is_named_and_the_clone_kept(
-    server: str, project: Path, capsys: pytest.CaptureFixture[str]
+def test_a_stage_that_fails_is_named_and_the_clone_kept_and_the_lab_is_told(
+    server: str, project: Path, block: tuple[str, list[dict[str, str]]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     set_steps(project, 13, "an unlucky number")
-    assert retrained(project) == 1
+    assert retrained(project, "--notify-block", block[0]) == 1
+    (told,) = block[1]
+    assert told["subject"] == "retrain: fivek failed" and "refuses 13 steps" in told["body"]
     said = capsys.readouterr().err
     assert "train@fivek failed" in said and "refuses 13 steps" in said and f"{clones(project)[0]}. Run the same" in said
     assert tags(project) == []
+
+
+@pytest.fixture
+def block(server: str) -> Iterator[tuple[str, list[dict[str, str]]]]:
+    """A notification block of the server, and what it has brought to a page of the lab's."""
+    from prefect.blocks.notifications import CustomWebhookNotificationBlock
+
+    told = list[dict[str, str]]()
+
+    class Page(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200 if "refused" not in self.path else 500)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    page = HTTPServer(("127.0.0.1", 0), Page)
+    threading.Thread(target=page.serve_forever, daemon=True).start()
+    words = {"subject": "{{subject}}", "body": "{{body}}"}
+    for name in ("lab", "refused"):
+        url = f"http://127.0.0.1:{page.server_port}/{name}"
+        CustomWebhookNotificationBlock(name=name, url=url, json_data=words).save(name, overwrite=True)
+    yield "custom-webhook/lab", told
+    page.shutdown()
+    page.server_close()
+
+
+def test_who_is_to_be_told_is_looked_for_before_anything_is_done(
+    server: str, block: tuple[str, list[dict[str, str]]], project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from prefect.blocks.system import Secret
+
+    Secret(value="x").save("lab", overwrite=True)
+    for words, said in (
+        (["--notify-block", "custom-webhook/nobody"], "no block 'custom-webhook/nobody'; `prefect block ls`"),
+        (["--notify-block", "secret/lab"], "secret/lab is a Secret, which notifies nobody"),
+        (["--notify", "no-such-command"], "no command 'no-such-command'"),
+    ):
+        assert retrained(project, *words) == 2
+        assert said in capsys.readouterr().err
+    assert clones(project) == []
+
+
+def test_what_reached_nobody_is_said(server: str, block: tuple[str, list[dict[str, str]]]) -> None:
+    from prefect import flow
+
+    outcomes = [{"dataset": "fivek", "decision": "keep", "summary": "1 against 2; $(touch hacked)"}]
+
+    @flow
+    def tell(command: list[str] | None, name: str | None) -> None:
+        announce.Teller(command, name).tell(outcomes)
+
+    tell(None, block[0])
+    assert block[1] == [{"subject": "retrain: fivek keep", "body": "fivek: keep: 1 against 2; $(touch hacked)"}]
+    for command, name, why in (
+        (None, "custom-webhook/refused", "500"),
+        (["false"], None, "false ended with exit code 1"),
+    ):
+        with pytest.raises(announce.NotTold, match=rf"(?s)nobody was told: .*{why}.*fivek: keep: 1 against 2"):
+            tell(command, name)
 
 
 def test_what_is_not_committed_is_refused(project: Path) -> None:

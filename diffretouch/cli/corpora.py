@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +9,7 @@ from typing import Annotated
 import typer
 
 from diffretouch.cli.app import app
-from diffretouch.errors import ConfigError, UserError
+from diffretouch.errors import UserError
 
 
 @app.command("demo-data")
@@ -76,14 +75,9 @@ def profile(name: Annotated[str, typer.Argument(help="cpu, fivek or ppr10k: a fi
 
     Next: `dvc repro` runs what changed
     """
-    from diffretouch.config import PARAMS, load
+    from diffretouch.profiles import use
 
-    source = Path("profiles") / f"{name}.yaml"
-    if not source.exists():
-        known = ", ".join(sorted(path.stem for path in Path("profiles").glob("*.yaml")))
-        raise ConfigError(f"no profile {name!r}: profiles/ has {known or 'none; run this from the repository root'}")
-    load(source)
-    if PARAMS.exists():
-        shutil.copyfile(PARAMS, PARAMS.with_suffix(".yaml.before"))
-    shutil.copyfile(source, PARAMS)
-    print(f"params.yaml is now {source}; `dvc repro` runs what changed")
+    if use(name):
+        print(f"params.yaml is now profiles/{name}.yaml; `dvc repro` runs what changed")
+    else:
+        print(f"params.yaml is profiles/{name}.yaml already")
