@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from pathlib import Path
 
 import imagecodecs
@@ -10,11 +11,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from diffretouch.attributes import ATTRIBUTES
 from diffretouch.config import Params
-from diffretouch.errors import UserError
+from diffretouch.errors import ConfigError, UserError
+from diffretouch.files.pictures import read_srgb, write_picture
 from diffretouch.model.build import new_autoencoder, new_pipeline
+from diffretouch.sampling.made import Made, Part
 from diffretouch.sampling.sweeps import RANGES, Request, requests
 from diffretouch.seeds import generator, seed_of
 from diffretouch.stages import sample
@@ -199,6 +203,114 @@ def test_one_photo_alone_gives_what_it_gives_among_others(here: Path) -> None:
     among = table[table["photo_id"] == manifest["photo_id"].iloc[2]].reset_index(drop=True)
     pd.testing.assert_frame_equal(alone, among)
     assert all((image == made[name]).all() for name, image in pictures().items())
+
+
+def whole_stage() -> dict[str, bytes]:
+    folder = Path("work/sample/fivek")
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*.*"))}
+
+
+def counting(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The photos that are retouched from now on, in their order."""
+    seen, make = list[str](), sample._make
+
+    def counted(pipe: object, source: Path, *words: object) -> None:
+        seen.append(source.stem)
+        make(pipe, source, *words)
+
+    monkeypatch.setattr(sample, "_make", counted)
+    return seen
+
+
+def photo_ids() -> list[str]:
+    manifest = pd.read_parquet("work/decode/fivek/manifest.parquet").query("status == 'ok' and split == 'test'")
+    return manifest["photo_id"].tolist()
+
+
+def test_parts_made_by_several_runs_are_gathered_to_the_same_bytes(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run()
+    undivided, photos = whole_stage(), photo_ids()
+    seen = counting(monkeypatch)
+    for number in (2, 3):
+        sample.run(settings(), "fivek", Part(number, 3))
+    sample.run(settings(), "fivek", Part(3, 3))  # once more: nothing to do
+    assert seen == photos[1::3] + photos[2::3] and whole_stage() == undivided
+    assert "sample fivek, part 3 of 3" in capsys.readouterr().err
+    shutil.rmtree("work/sample/fivek")
+    run()  # makes what nobody made
+    assert seen[len(photos[1::3] + photos[2::3]) :] == photos[0::3]
+    assert whole_stage() == undivided
+    assert not Path("work/.resume/sample-fivek").exists()
+
+
+def test_a_run_that_died_goes_on(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run()
+    undivided, photos = whole_stage(), photo_ids()
+    seen, write, pictures_written = counting(monkeypatch), sample.write_png8, []
+
+    def full(path: Path, image: np.ndarray) -> None:
+        pictures_written.append(path)
+        if len(pictures_written) == 30:  # in the middle of the second photo's
+            raise OSError("No space left on device")
+        write(path, image)
+
+    monkeypatch.setattr(sample, "write_png8", full)
+    with pytest.raises(OSError, match="No space left"):
+        run()
+    shutil.rmtree("work/sample/fivek")  # as DVC does before it starts a stage
+    run()
+    assert seen == photos[:2] + photos[1:] and whole_stage() == undivided
+
+
+def test_what_something_else_made_is_not_taken(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, photos = counting(monkeypatch), photo_ids()
+    everything = Part(1, 1)
+
+    def made(**changes: object) -> list[str]:
+        seen.clear()
+        sample.run(settings(**changes), "fivek", everything)
+        return list(seen)
+
+    assert made() == photos and made() == []
+    assert made(splits=["val", "test"]) == []  # there is no other photo, and the same pictures
+    assert made(seed=1) == made(batch_size=4) == made(random_draws=3) == photos
+    weights = Path("work/train/fivek/model/unet/diffusion_pytorch_model.safetensors")
+    before = weights.read_bytes()
+    try:
+        tensors = load_file(weights)
+        tensors["conv_in.bias"] += 0.1
+        save_file(tensors, weights)
+        assert made() == photos
+    finally:
+        weights.write_bytes(before)
+    assert made() == []
+    picture = Path("work/decode/fivek", pd.read_parquet("work/decode/fivek/manifest.parquet")["input"].iloc[0])
+    before = picture.read_bytes()
+    try:
+        write_picture(picture, 1 - read_srgb(picture))
+        assert made() == photos[:1]
+    finally:
+        picture.write_bytes(before)
+
+
+def test_two_runs_may_make_the_same_photo(tmp_path: Path) -> None:
+    here, there = (Made(tmp_path / "kept", {"seed": 0}) for _ in range(2))
+    with here.making("a", "mark") as ours, there.making("a", "mark") as theirs:
+        (ours / "x.png").write_text("x")
+        (theirs / "x.png").write_text("x")
+    assert here.has("a", "mark") and [path.name for path in (tmp_path / "kept").glob("*/*")] == ["a"]
+    assert not Made(tmp_path / "kept", {"seed": 1}).has("a", "mark")
+    here.give("a", tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["x.png"]
+
+
+@pytest.mark.parametrize("text", ["0/2", "3/2", "1", "1/0", "a/b", "-1/2", "1/2\n", "١/٢"])
+def test_a_part_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="2/4, the second of four"):
+        Part.read(text)
+    assert Part.read("2/4").take("abcdefg") == ["b", "f"]
 
 
 def test_nothing_to_sample_is_said_so(here: Path) -> None:

@@ -44,7 +44,7 @@ STAGES = {
     "sample": Words(
         "Retouch the test photos: with each expert's c, with c = 0, with random c, and along each slider.",
         "work/decode/DATASET, work/attributes/DATASET, work/train/DATASET",
-        "work/sample/DATASET: PNG pictures and samples.parquet",
+        "work/sample/DATASET: PNG pictures and samples.parquet. Stopped, the same command goes on.",
         "evaluate",
     ),
     "evaluate": Words(
@@ -68,13 +68,27 @@ STAGES = {
 }
 
 
-def _stage_command(stage: str, words: Words) -> None:
-    def command(dataset: Annotated[str, typer.Argument(help="One of params.yaml's: fivek or ppr10k.")]) -> None:
-        from diffretouch.config import load
+Dataset = Annotated[str, typer.Argument(help="One of params.yaml's: fivek or ppr10k.")]
 
-        params = load()
-        params.corpus(dataset)
-        importlib.import_module(f"diffretouch.stages.{stage}").run(params, dataset)
+
+def _stage_command(stage: str, words: Words) -> None:
+    def command(dataset: Dataset) -> None:
+        _run(stage, dataset)
+
+    def sample(
+        dataset: Dataset,
+        part: Annotated[
+            str | None,
+            typer.Option(
+                metavar="K/N",
+                help="Make only the K-th of N parts of the photos, here or on a machine that shares this folder, and "
+                "keep its pictures for the run without --part, which makes what is missing.",
+            ),
+        ] = None,
+    ) -> None:
+        from diffretouch.sampling.made import Part
+
+        _run(stage, dataset, *([Part.read(part)] if part else []))
 
     then = words.then if words.then == "report" else f"{words.then} DATASET"
     parts = (
@@ -83,7 +97,15 @@ def _stage_command(stage: str, words: Words) -> None:
         f"Writes: {words.writes}",
         f"Next: `diffretouch {then}`, or `dvc repro` for all that is out of date",
     )
-    app.command(stage, help="\n\n".join(parts))(command)
+    app.command(stage, help="\n\n".join(parts))(sample if stage == "sample" else command)
+
+
+def _run(stage: str, dataset: str, *words: object) -> None:
+    from diffretouch.config import load
+
+    params = load()
+    params.corpus(dataset)
+    importlib.import_module(f"diffretouch.stages.{stage}").run(params, dataset, *words)
 
 
 for _stage, _words in STAGES.items():
@@ -107,7 +129,7 @@ def report() -> None:
 
 
 @app.command()
-def compare(dataset: Annotated[str, typer.Argument(help="One of params.yaml's: fivek or ppr10k.")]) -> None:
+def compare(dataset: Dataset) -> None:
     """Train and measure every arm of params.yaml's `compare`: ablations of the model and deterministic peers.
 
     Hours on a CPU. Stopped, the same command goes on; an arm that is done is run again only when something it depends
