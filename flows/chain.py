@@ -27,7 +27,7 @@ from prefect.runtime import flow_run
 from prefect.states import Completed, Failed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows import artifacts, dvc_process, slots, workspace
+from flows import artifacts, dvc_process, parts, slots, workspace
 from flows.dvc_process import DvcBusy, Stopped
 from flows.graph import Stage
 from flows.survey import survey
@@ -65,8 +65,11 @@ class Outcomes:
 class _Run:
     """What the tasks of one run share. No dataclass, or Prefect would look through it for futures and copy it."""
 
-    def __init__(self, root: Path, unchanged: frozenset[str], timeouts: Mapping[str, float], total: int) -> None:
+    def __init__(
+        self, root: Path, unchanged: frozenset[str], timeouts: Mapping[str, float], total: int, sample_parts: int
+    ) -> None:
         self.root, self.unchanged, self.timeouts, self.total = root, unchanged, timeouts, total
+        self.sample_parts = sample_parts
         now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H-%M-%S")
         self.logs = root / LOGS / f"{now}-{str(flow_run.id)[:8]}"
         self.moved: set[str] = set()
@@ -125,6 +128,8 @@ def run_stage(stage: Stage, run: _Run) -> State[None]:
 def _repro(stage: str, run: _Run) -> str:
     """`dvc repro` with the stage's slots held, its lines to Prefect and whole to a file."""
     logger, file = get_run_logger(), run.log_file(stage)
+    if run.sample_parts > 1 and stage.partition("@")[0] == "sample":
+        parts.share(stage, run.root, run.sample_parts, logger.info)
     with ExitStack() as stack:
         if not stack.enter_context(slots.held(slots.needed(stage, run.root), logger.info, dvc_process.stopping)):
             raise Stopped(f"{stage} was stopped while it waited for the GPU")
@@ -141,7 +146,11 @@ def _repro(stage: str, run: _Run) -> str:
 
 @flow(name="reproduce", flow_run_name="reproduce", persist_result=False, validate_parameters=False)
 def reproduce(
-    stages: list[Stage], root: Path, outcomes: Outcomes, timeouts: Mapping[str, float] | None = None
+    stages: list[Stage],
+    root: Path,
+    outcomes: Outcomes,
+    timeouts: Mapping[str, float] | None = None,
+    sample_parts: int = 1,
 ) -> State[None]:
     """Run `stages`, given so that each follows what it needs; a failure leaves the stages below it not run.
 
@@ -154,7 +163,7 @@ def reproduce(
             f"the data beside {file} are not the corpus that it names. Stages take them as they are and {file} stays; "
             f"`dvc commit {file}`, or a plain `dvc repro`, adopts them"
         )
-    run = _Run(root, found.unchanged, timeouts or {}, len(stages))
+    run = _Run(root, found.unchanged, timeouts or {}, len(stages), sample_parts)
     workspace.keep(root)
     futures: dict[str, PrefectFuture[State[None]]] = {}
     try:
@@ -183,24 +192,34 @@ def run(
     *,
     wait: bool = False,
     timeouts: Mapping[str, float] | None = None,
+    sample_parts: int = 1,
 ) -> list[Result]:
     """The flow as the only chain in `root`, at most `max_workers` stages at the same time; what became of each stage.
 
     Where another chain runs there: workspace.Busy, or with `wait` after it has ended. `timeouts` are seconds by stage
     (`train`) or instance (`train@fivek`); a stage that takes longer is ended, and has failed.
+    Pictures are sampled in `sample_parts` by workers of the server (flows/parts.py).
     """
     with workspace.hold(root, wait):
-        return run_held(stages, root, max_workers, timeouts)
+        return run_held(stages, root, max_workers, timeouts, sample_parts)
 
 
 def run_held(
-    stages: list[Stage], root: Path, max_workers: int = 1, timeouts: Mapping[str, float] | None = None
+    stages: list[Stage],
+    root: Path,
+    max_workers: int = 1,
+    timeouts: Mapping[str, float] | None = None,
+    sample_parts: int = 1,
 ) -> list[Result]:
     """`run` for who holds the workspace already."""
+    if sample_parts > 1:
+        parts.require_deployment()
     _start_server()
     runner: Any = ThreadPoolTaskRunner(max_workers=max_workers)
     outcomes = Outcomes()
-    state: State[Any] = reproduce.with_options(task_runner=runner)(stages, root, outcomes, timeouts, return_state=True)
+    state: State[Any] = reproduce.with_options(task_runner=runner)(
+        stages, root, outcomes, timeouts, sample_parts, return_state=True
+    )
     if not outcomes.results and not state.is_completed():
         state.result()  # raises what kept the flow from its end
     return outcomes.results

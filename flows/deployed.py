@@ -26,6 +26,7 @@ def reproduce(
     root: str | None = None,
     max_workers: int = 1,
     timeouts: list[str] | None = None,
+    sample_parts: int = 1,
     wait: bool = True,
 ) -> dict[str, str]:
     """Bring the stages of dvc.yaml up to date, as `python -m flows.reproduce` does; each one's outcome.
@@ -36,6 +37,7 @@ def reproduce(
     root: the repository; the deployment's folder without one.
     max_workers: stages at the same time.
     timeouts: `train=3600`: seconds after which a stage is ended and has failed.
+    sample_parts: have workers make the sampled pictures in so many parts; this run waits for them on one more.
     wait: for another chain in the workspace; without it the run fails then.
     """
     place = Path(root or ".").resolve()
@@ -44,7 +46,7 @@ def reproduce(
             get_run_logger().info(f"params.yaml is now profiles/{profile}.yaml; the one before is params.yaml.before")
         stages = graph.select(graph.read(place), targets or [], datasets or [])
         limits = graph.timeouts(stages, timeouts or [])
-        results = chain.run_held(stages, place, max_workers, limits)
+        results = chain.run_held(stages, place, max_workers, limits, sample_parts)
     if bad := [result for result in results if result.outcome in ("failed", "not run")]:
         raise ChainFailed("; ".join(f"{result.stage}: {result.message}" for result in bad))
     return {result.stage: result.outcome for result in results}

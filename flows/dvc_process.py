@@ -52,53 +52,80 @@ _running = _Running(threading.Lock())
 
 @dataclass
 class _Said:
-    """What `dvc repro` printed, as far as it matters here."""
+    """What a child printed, as far as it matters here."""
 
-    outcome: Outcome = "ran"
     tail: deque[str] = field(default_factory=lambda: deque(maxlen=TAIL_LINES))
     unlogged: OSError | None = None
-    """Why a line could not be written down: the stage goes on, or it would block on a pipe that nobody reads."""
+    """Why a line could not be written down: the child goes on, or it would block on a pipe that nobody reads."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a child ended."""
+
+    code: int
+    last: str
+    """Its last lines."""
+    late: bool
+    """Whether it took longer than it might, and was ended."""
 
 
 def repro(stage: str, root: Path, log: Callable[[str], None], timeout_s: float | None = None) -> Outcome:
-    """Run `dvc repro --single-item stage` in `root`, each line to `log`; raises StageFailed, DvcBusy or Stopped.
+    """Run `dvc repro --single-item stage` in `root` as `follow` does; raises StageFailed, DvcBusy or Stopped."""
+    outcome: Outcome = "ran"
 
-    However it ends - by itself, killed, after `timeout_s` seconds - everything it started is gone afterwards. The child
-    stays in this process's group on purpose: a worker that cancels a run signals its group.
+    def heard(line: str) -> None:
+        nonlocal outcome
+        if line == f"Stage '{stage}' didn't change, skipping":
+            outcome = "up to date"
+        elif line.startswith(f"Stage '{stage}' is cached - skipping run"):
+            outcome = "restored"
+        log(line)
+
+    ended = follow([sys.executable, "-m", "dvc", "repro", "--single-item", stage], root, stage, heard, timeout_s)
+    if ended.late:
+        raise StageFailed(f"{stage} took more than {timeout_s:g} s and was ended; its last lines:\n{ended.last}")
+    if ended.code == 0:
+        return outcome
+    if _CORRUPT in ended.last and _remove_corrupt_rwlock(root):
+        raise DvcBusy(
+            f"a killed DVC left its record of locks half written; it is removed, {stage} tries again:\n{ended.last}"
+        )
+    if any(sign in ended.last for sign in _BUSY):
+        raise DvcBusy(f"DVC is busy, {stage} waits:\n{ended.last}")
+    raise StageFailed(f"dvc repro {stage} ended with exit code {ended.code}; its last lines:\n{ended.last}")
+
+
+def follow(
+    command: list[str], root: Path, name: str, log: Callable[[str], None], timeout_s: float | None = None
+) -> Ended:
+    """Run `command` in `root`, each line to `log`; Stopped where `stop_all` was called, OSError where `log` failed.
+
+    However it ends - by itself, killed, after `timeout_s` seconds - everything it started is gone afterwards, known by
+    `name`. The child stays in this process's group on purpose: a worker that cancels a run signals its group.
     """
-    process = _start([sys.executable, "-m", "dvc", "repro", "--single-item", stage], root, stage)
+    process = _start(command, root, name)
     said, late = _Said(), False
     # with this thread's context, in which Prefect finds its settings
     context = contextvars.copy_context()
-    reader = threading.Thread(target=context.run, args=(_read, process.stdout, stage, log, said))
+    reader = threading.Thread(target=context.run, args=(_read, process.stdout, log, said))
     reader.start()
     try:
         process.wait(timeout_s)
     except subprocess.TimeoutExpired:
         late = True
     # a killed dvc leaves its stage running, which holds the pipe too
-    family.end(root, stage)
+    family.end(root, name)
     code = process.wait()
     reader.join()
     if _running.stopping:
-        raise Stopped(f"{stage} was stopped")
-    last = "\n".join(said.tail)
-    if late:
-        raise StageFailed(f"{stage} took more than {timeout_s:g} s and was ended; its last lines:\n{last}")
-    if said.unlogged:
+        raise Stopped(f"{name} was stopped")
+    if said.unlogged and not late:
         raise said.unlogged
-    if code == 0:
-        return said.outcome
-    if _CORRUPT in last and _remove_corrupt_rwlock(root):
-        raise DvcBusy(
-            f"a killed DVC left its record of locks half written; it is removed, {stage} tries again:\n{last}"
-        )
-    if any(sign in last for sign in _BUSY):
-        raise DvcBusy(f"DVC is busy, {stage} waits:\n{last}")
-    raise StageFailed(f"dvc repro {stage} ended with exit code {code}; its last lines:\n{last}")
+    return Ended(code, "\n".join(said.tail), late)
 
 
-def _read(stream: IO[str], stage: str, log: Callable[[str], None], said: _Said) -> None:
+def _read(stream: IO[str], log: Callable[[str], None], said: _Said) -> None:
     for line in stream:
         text = line.rstrip()
         if text:
@@ -107,10 +134,6 @@ def _read(stream: IO[str], stage: str, log: Callable[[str], None], said: _Said) 
                 log(text)
             except OSError as error:
                 said.unlogged = error
-        if text == f"Stage '{stage}' didn't change, skipping":
-            said.outcome = "up to date"
-        elif text.startswith(f"Stage '{stage}' is cached - skipping run"):
-            said.outcome = "restored"
 
 
 def _remove_corrupt_rwlock(root: Path) -> bool:
@@ -138,11 +161,14 @@ def _remove_corrupt_rwlock(root: Path) -> bool:
     return False
 
 
-def stop_all(root: Path) -> None:
-    """End every running stage of `root` with all its descendants, and come back only when they are gone."""
+def stop_all(root: Path, name: str | None = None) -> None:
+    """End every running stage of `root` with all its descendants, and come back only when they are gone.
+
+    With a `name`, only what is known by it: this process runs nothing else, and others there have stages of their own.
+    """
     with _running.lock:
         _running.stopping = True
-    family.end(root)
+    family.end(root, name)
 
 
 def stopping() -> bool:

@@ -20,6 +20,7 @@ examples
   python -m flows.reproduce --dataset fivek   the stages of one dataset (not `report`, which reads them all)
   python -m flows.reproduce evaluate@fivek    one stage and what it needs, like `dvc repro evaluate@fivek`
   python -m flows.reproduce train             that stage of every dataset, and what it needs
+  python -m flows.reproduce --sample-parts 8  sample@... in 8 parts by a server's workers, which share this folder
   python -m flows.reproduce --profile fivek   `diffretouch profile fivek` first: the parameters of real size
 
 what it does
@@ -75,7 +76,11 @@ def _run(arguments: argparse.Namespace) -> int:
         return 2
     from flows import chain
 
-    results = chain.run_held(stages, arguments.root, arguments.max_workers, timeouts)
+    try:
+        results = chain.run_held(stages, arguments.root, arguments.max_workers, timeouts, arguments.sample_parts)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
     print(_table(results))
     return 1 if any(result.outcome in ("failed", "not run") for result in results) else 0
 
@@ -100,6 +105,13 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         default=1,
         metavar="N",
         help="stages at the same time (default 1: each already uses every core)",
+    )
+    parser.add_argument(
+        "--sample-parts",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="have workers of PREFECT_API_URL's server make the sampled pictures in so many parts (default 1: none)",
     )
     parser.add_argument("--wait", action="store_true", help="wait for another chain in this workspace to end")
     parser.add_argument(

@@ -35,7 +35,7 @@ from diffretouch import config
 from diffretouch.corpus.inbox import TakenIn, take_in
 from diffretouch.errors import ConfigError, UserError
 from diffretouch.gating import Verdict, judge
-from flows import announce, chain, champion, clone, graph, publish, registry
+from flows import announce, chain, champion, clone, graph, parts, publish, registry
 from flows.graph import Stage
 
 STATES = {"promote": "Promoted", "keep": "Kept", "equal": "Equal", "refuse": "Refused", "waiting": "NotApproved"}
@@ -73,6 +73,7 @@ class Wishes:
     root: Path
     branch: str
     max_workers: int
+    sample_parts: int
     approval_s: int | None
 
 
@@ -86,6 +87,7 @@ def retrain(
     notify: list[str] | None = None,
     notify_block: str | None = None,
     max_workers: int = 1,
+    sample_parts: int = 1,
 ) -> State[list[dict[str, Any]]]:
     """Retrain, judge and promote, as `python -m flows.retrain` does.
 
@@ -97,9 +99,12 @@ def retrain(
     notify: a command and its arguments, which gets the outcomes as JSON on its standard input; no shell is involved.
     notify_block: a notification block of the server, `slack-webhook/lab`, which gets them in words; a failure too.
     max_workers: stages at the same time.
+    sample_parts: have workers make the sampled pictures in so many parts; this run waits for them on one more.
     """
-    wishes = Wishes(Path(root or ".").resolve(), branch, max_workers, approval_s)
+    wishes = Wishes(Path(root or ".").resolve(), branch, max_workers, sample_parts, approval_s)
     teller = announce.Teller(notify, notify_block)
+    if sample_parts > 1:
+        parts.require_deployment()
     with clone.only_one(wishes.root):
         known = config.load(wishes.root / "params.yaml").datasets
         if dataset is not None and dataset not in known:
@@ -139,13 +144,13 @@ def retrain_one(wishes: Wishes, dataset: str, inbox: Path | None) -> Outcome:
         found = bring_in(place, dataset, inbox)
         stages = graph.read(place)
         clone.restore_all(place)
-        _run(_wanted(stages, dataset, place), place, wishes.max_workers)
+        _run(_wanted(stages, dataset, place), place, wishes)
         publish.commit(place, f"{dataset}: retrained{_with(found)}")
         before = registry.in_use(root, dataset)
         if before and champion.same_model(root, place, before):
             return _end(place, Outcome(dataset, "equal", f"the same model, byte for byte, is in use: {before.name}"))
         other = before and champion.measure(
-            root, place, before, branch, stages, lambda some, where: _run(some, where, wishes.max_workers)
+            root, place, before, branch, stages, lambda some, where: _run(some, where, wishes)
         )
         verdict = compare(dataset, place, other)
         outcome = Outcome(dataset, verdict.decision, verdict.summary, photos=len(found.photos) if found else 0)
@@ -233,10 +238,10 @@ def _wanted(stages: list[Stage], dataset: str, place: Path) -> list[Stage]:
     return wanted
 
 
-def _run(stages: list[Stage], place: Path, max_workers: int) -> None:
+def _run(stages: list[Stage], place: Path, wishes: Wishes) -> None:
     """The chain in the clone, by the clone's code; UserError where a stage failed."""
     with _code_of(place):
-        results = chain.run(stages, place, max_workers)
+        results = chain.run(stages, place, wishes.max_workers, sample_parts=wishes.sample_parts)
     bad = [
         f"{result.stage} {result.outcome}: {result.message}"
         for result in results

@@ -63,6 +63,7 @@ def main(argv: list[str] | None = None) -> int:
             notify=arguments.notify,
             notify_block=arguments.notify_block,
             max_workers=arguments.max_workers,
+            sample_parts=arguments.sample_parts,
         )
     except UserError as error:
         print(error, file=sys.stderr)
@@ -97,6 +98,13 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--max-workers", type=positive, default=1, metavar="N", help="stages at the same time (default 1)"
+    )
+    parser.add_argument(
+        "--sample-parts",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="have workers of PREFECT_API_URL's server make the sampled pictures in so many parts (default 1: none)",
     )
     add_root(parser)
     return parser.parse_args(argv)

@@ -114,7 +114,11 @@ def test_seeds_never_move() -> None:
 @pytest.fixture(scope="module")
 def chain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """decode, attributes and a tiny model that obeys c and noise, under one root."""
-    root = tmp_path_factory.mktemp("sample")
+    return build(tmp_path_factory.mktemp("sample"))
+
+
+def build(root: Path) -> Path:
+    """What the stage reads."""
     fake_chain.build(root, "fivek")
     train = tiny_train()
     pipe = new_pipeline(train, new_autoencoder(train.autoencoder, train.norm_groups), "fixed_small", seed=1)
