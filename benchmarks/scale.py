@@ -182,7 +182,7 @@ def _sample(size: Size) -> Line:
         "sample",
         f"{wanted:,.0f} pictures ({sweep} a test photo), {sample.steps} U-Net calls each: {spoken}",
         "twice that: the new model and the one in use, unless DVC's run cache has it",
-        "GPUs: shards of photos",
+        "GPUs: `--sample-parts`, a worker each",
     )
 
 
