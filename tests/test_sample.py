@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 from pathlib import Path
 
@@ -243,8 +244,10 @@ def test_parts_made_by_several_runs_are_gathered_to_the_same_bytes(
     assert seen == photos[1::3] + photos[2::3] and whole_stage() == undivided
     assert "sample fivek, part 3 of 3" in capsys.readouterr().err
     shutil.rmtree("work/sample/fivek")
+    sample.run(settings(seed=1), "fivek", Part(1, 3))
     run()  # makes what nobody made
-    assert seen[len(photos[1::3] + photos[2::3]) :] == photos[0::3]
+    assert f"NOTE: {len(photos[0::3])} photos that were made by another model" in capsys.readouterr().err
+    assert seen[len(photos[1::3] + photos[2::3]) :] == photos[0::3] * 2
     assert whole_stage() == undivided
     assert not Path("work/.resume/sample-fivek").exists()
 
@@ -297,6 +300,34 @@ def test_what_something_else_made_is_not_taken(here: Path, monkeypatch: pytest.M
         assert made() == photos[:1]
     finally:
         picture.write_bytes(before)
+
+
+def test_killed_while_it_forgets_no_photo_is_taken_for_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = Made(tmp_path / "kept", {"seed": 0})
+    for photo in "ab":
+        with kept.making(photo, "mark") as folder:
+            (folder / "x.png").write_text("x")
+
+    def killed(place: Path, **_: object) -> None:
+        next(place.rglob("x.png")).unlink()
+        raise SystemExit
+
+    monkeypatch.setattr(shutil, "rmtree", killed)
+    with pytest.raises(SystemExit):
+        kept.forget()
+    assert not kept.has("a", "mark") and not kept.has("b", "mark")
+
+
+def test_where_there_are_no_links_pictures_are_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise OSError("Operation not permitted")
+
+    kept = Made(tmp_path / "kept", {"seed": 0})
+    with kept.making("a", "mark") as folder:
+        (folder / "x.png").write_text("x")
+    monkeypatch.setattr(os, "link", refused)
+    kept.give("a", tmp_path / "out")
+    assert (tmp_path / "out/x.png").read_text() == "x"
 
 
 def test_two_runs_may_make_the_same_photo(tmp_path: Path) -> None:

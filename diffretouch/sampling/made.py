@@ -90,8 +90,22 @@ class Made:
 
     def give(self, photo_id: str, target: Path) -> None:
         """The photo's pictures as `target`, as links: what is kept stays until all is done."""
-        shutil.copytree(self._folder / photo_id, target, copy_function=os.link, ignore=shutil.ignore_patterns(MARK))
+        shutil.copytree(self._folder / photo_id, target, copy_function=_link, ignore=shutil.ignore_patterns(MARK))
+
+    def others(self) -> int:
+        """How many photos are done as another digest says: by another model, with other settings, elsewhere."""
+        return sum(mark.parent.parent != self._folder for mark in self._place.glob(f"*/*/{MARK}"))
 
     def forget(self) -> None:
         """Remove all of the dataset, of other digests too; what a late run still writes goes the next time."""
+        for mark in self._place.glob(f"*/*/{MARK}"):
+            mark.unlink(missing_ok=True)  # first: killed on the way, no photo is taken for whole
         shutil.rmtree(self._place, ignore_errors=True)
+
+
+def _link(source: str, target: str) -> None:
+    """A link, or a copy where the file system has none or the file is another user's."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,12 @@ def run(params: Params, dataset: str, part: Part | None = None) -> None:
             _make(pipe, inputs[photo_id], wanted[photo_id], settings, folder)
     if part:
         return
+    if others := made.others():
+        print(
+            f"NOTE: {others} photos that were made by another model, with other settings or code, another torch, or on "
+            f"another kind of device than {device.type} are not taken",
+            file=sys.stderr,
+        )
     out, rows = new_dir(stage_dir("sample", dataset)), []
     for photo_id, facts in zip(inputs, photos[OF_PHOTO].to_dict("records"), strict=True):
         made.give(photo_id, out / photo_id)
