@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 from collections.abc import Iterable
 from html import escape
 from pathlib import Path
 from typing import Any
 
-from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 REPORT = Path("reports/index.html")
 
@@ -26,8 +27,9 @@ def publish(rows: list[dict[str, Any]], datasets: Iterable[str], root: Path) -> 
 
 
 def link(page: Path) -> None:
-    """The way to a report."""
-    create_link_artifact(page.as_uri(), link_text="the report", key="report")
+    """The way to a report: where it lies, since a page that came from a server may not open a file."""
+    words = f"On {socket.gethostname()}, in a browser there: {page.as_uri()}"
+    create_markdown_artifact(words, key="report", description="The report")
 
 
 def key(name: str) -> str:

@@ -70,6 +70,8 @@ class _Run:
     ) -> None:
         self.root, self.unchanged, self.timeouts, self.total = root, unchanged, timeouts, total
         self.sample_parts = sample_parts
+        self.shared: set[str] = set()
+        """Stages whose parts have been made: where DVC is busy afterwards, they are not asked for again."""
         now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H-%M-%S")
         self.logs = root / LOGS / f"{now}-{str(flow_run.id)[:8]}"
         self.moved: set[str] = set()
@@ -128,8 +130,10 @@ def run_stage(stage: Stage, run: _Run) -> State[None]:
 def _repro(stage: str, run: _Run) -> str:
     """`dvc repro` with the stage's slots held, its lines to Prefect and whole to a file."""
     logger, file = get_run_logger(), run.log_file(stage)
-    if run.sample_parts > 1 and stage.partition("@")[0] == "sample":
-        parts.share(stage, run.root, run.sample_parts, logger.info)
+    limit = run.timeouts.get(stage, run.timeouts.get(stage.partition("@")[0]))
+    if run.sample_parts > 1 and stage.partition("@")[0] == "sample" and stage not in run.shared:
+        parts.share(stage, run.root, run.sample_parts, logger.info, limit)
+        run.shared.add(stage)
     with ExitStack() as stack:
         if not stack.enter_context(slots.held(slots.needed(stage, run.root), logger.info, dvc_process.stopping)):
             raise Stopped(f"{stage} was stopped while it waited for the GPU")
@@ -140,7 +144,6 @@ def _repro(stage: str, run: _Run) -> str:
             log.write(f"{line}\n")
             logger.info(line)
 
-        limit = run.timeouts.get(stage, run.timeouts.get(stage.partition("@")[0]))
         return dvc_process.repro(stage, run.root, both, limit)
 
 

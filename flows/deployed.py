@@ -53,8 +53,17 @@ def reproduce(
 
 
 @flow(name="report", persist_result=False)
-def nightly_report(rev: str = "HEAD", root: str | None = None) -> str:
-    """Evaluation and report of a revision, as `python -m flows.report --rev REV` does; the path of the page."""
-    page = report.make(Path(root or ".").resolve(), report.Wanted(rev=rev))
+def nightly_report(
+    rev: str = "HEAD", model: str | None = None, dataset: str | None = None, root: str | None = None
+) -> str:
+    """Evaluation and report of a revision or of a model folder, as `python -m flows.report` does; the page's path.
+
+    rev: a commit, tag or branch.
+    model: a pipeline folder to judge in place of the model of that revision.
+    dataset: whose model it replaces; needed where there are several.
+    root: the repository; the deployment's folder without one.
+    """
+    wanted = report.Wanted(rev=rev, model=Path(model) if model else None, dataset=dataset)
+    page = report.make(Path(root or ".").resolve(), wanted)
     artifacts.link(page)
     return str(page)

@@ -87,7 +87,7 @@ def repro(stage: str, root: Path, log: Callable[[str], None], timeout_s: float |
         raise StageFailed(f"{stage} took more than {timeout_s:g} s and was ended; its last lines:\n{ended.last}")
     if ended.code == 0:
         return outcome
-    if _CORRUPT in ended.last and _remove_corrupt_rwlock(root):
+    if mend_rwlock(ended.last, root):
         raise DvcBusy(
             f"a killed DVC left its record of locks half written; it is removed, {stage} tries again:\n{ended.last}"
         )
@@ -134,6 +134,11 @@ def _read(stream: IO[str], log: Callable[[str], None], said: _Said) -> None:
                 log(text)
             except OSError as error:
                 said.unlogged = error
+
+
+def mend_rwlock(said: str, root: Path) -> bool:
+    """Where DVC `said` that it cannot read its record of locks, remove that; False where there is nothing to mend."""
+    return _CORRUPT in said and _remove_corrupt_rwlock(root)
 
 
 def _remove_corrupt_rwlock(root: Path) -> bool:

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
+import httpx
 from prefect import flow, get_run_logger
 from prefect.client.orchestration import get_client
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
+from prefect.runtime import flow_run
 from prefect.settings import PREFECT_API_URL
 from prefect.states import Cancelling
 
@@ -28,6 +31,8 @@ DEPLOYMENT = "sample-part/sample-part"
 POLL_S = 2.0
 PATIENCE_S = 60.0
 """With no part begun for so long, a person is told what to look at."""
+SILENCE_S = 300.0
+"""A server may be away for so long (started again, say)."""
 
 
 class PartFailed(Exception):
@@ -38,23 +43,39 @@ class PartFailed(Exception):
 def sample_part(dataset: str, part: str, root: str) -> None:
     """Make one part of a dataset's pictures, as `diffretouch sample DATASET --part PART` does.
 
+    Nothing is made where the chain that asked for it has ended meanwhile.
+
     part: `2/4`, the second of four.
     root: the repository, as this machine sees it.
     """
-    place, name = Path(root).resolve(), f"sample@{dataset} {part}"
+    place, name, log = Path(root).resolve(), f"sample@{dataset} {part}", get_run_logger().info
     if not (place / "dvc.yaml").is_file():
         raise ConfigError(f"this machine does not see {place}: mount it here under the same path")
+    if not _still_wanted():
+        log("the chain that asked for this part has ended")
+        return
     dvc_process.allow()
     command = [sys.executable, "-m", "diffretouch", "sample", dataset, "--part", part]
-    log = get_run_logger().info
     try:
         with slots.held(slots.needed(f"sample@{dataset}", place), log, dvc_process.stopping) as held:
-            ended = dvc_process.follow(command, place, name, log) if held else None
+            if not held:
+                raise dvc_process.Stopped(f"{name} was stopped while it waited for a GPU")
+            ended = dvc_process.follow(command, place, name, log)
     except BaseException:
         dvc_process.stop_all(place, name)
         raise
-    if ended is None or ended.code:
-        raise PartFailed(f"{name} ended early: {ended.last if ended else 'it was stopped while it waited for a GPU'}")
+    if ended.code:
+        raise PartFailed(f"{name} ended with exit code {ended.code}; its last lines:\n{ended.last}")
+
+
+def _still_wanted() -> bool:
+    """Whether the run that asked for this one goes on, as far as the server knows, or a person started it."""
+    parent = flow_run.parent_flow_run_id
+    if parent is None:
+        return True
+    with get_client(sync_client=True) as client:
+        state = client.read_flow_run(UUID(parent)).state
+    return state is None or not state.is_final()
 
 
 def require_deployment() -> None:
@@ -70,44 +91,68 @@ def require_deployment() -> None:
             ) from error
 
 
-def share(stage: str, root: Path, parts: int, say: Callable[[str], None]) -> None:
+def share(stage: str, root: Path, parts: int, say: Callable[[str], None], timeout_s: float | None = None) -> None:
     """Have workers make the pictures of `sample@dataset` in so many parts, where DVC would run it; wait for all.
 
+    A part that fails is left to the stage. However this ends, no part goes on without it.
+
     Raises:
-        Stopped: this process is being stopped, and so are they.
+        Stopped: this process is being stopped.
+        StageFailed: it takes more than `timeout_s` seconds.
+        DvcBusy: another DVC is at work.
     """
     if not would_run(stage, root):
         return
-    dataset = stage.partition("@")[2]
-    runs = dict[UUID, str]()
-    for number in range(1, parts + 1):
-        asked = {"dataset": dataset, "part": f"{number}/{parts}", "root": str(root)}
-        # called from a task's thread, where nothing awaits it
-        run: object = run_deployment(DEPLOYMENT, parameters=asked, timeout=0, as_subflow=False)
-        runs[run.id] = f"part {number} of {parts}"  # type: ignore[attr-defined]
-    say(f"{stage}: {parts} parts are asked of {DEPLOYMENT}")
-    _wait(runs, stage, say)
+    dataset, left = stage.partition("@")[2], dict[UUID, str]()
+    try:
+        for number in range(1, parts + 1):
+            asked = {"dataset": dataset, "part": f"{number}/{parts}", "root": str(root)}
+            # called from a task's thread, where nothing awaits it
+            run: Any = run_deployment(DEPLOYMENT, parameters=asked, timeout=0)
+            left[run.id] = f"part {number} of {parts}"
+        say(f"{stage}: {parts} parts are asked of {DEPLOYMENT}")
+        _wait(left, stage, say, timeout_s)
+    except BaseException:
+        _cancel(left, say)
+        raise
 
 
-def _wait(runs: dict[UUID, str], stage: str, say: Callable[[str], None]) -> None:
-    """Until all have ended, however; say how. What failed is made by the stage itself."""
-    started, begun, left = time.monotonic(), False, dict(runs)
+def _wait(left: dict[UUID, str], stage: str, say: Callable[[str], None], timeout_s: float | None) -> None:
+    """Until all have ended, however; say how, and take them out of `left`."""
+    started = answered = time.monotonic()
+    begun = False
     with get_client(sync_client=True) as client:
         while left:
+            now = time.monotonic()
             if dvc_process.stopping():
-                for run in left:
-                    client.set_flow_run_state(run, Cancelling())
                 raise dvc_process.Stopped(f"{stage} was stopped while its parts were made")
-            for run, part in list(left.items()):
-                state = client.read_flow_run(run).state
-                if state is None or not state.is_final():
-                    begun |= state is not None and state.is_running()
-                    continue
-                del left[run]
-                ended = "done" if state.is_completed() else f"{state.name}: {state.message}; the stage makes it"
-                say(f"{stage}: {part} {ended}")
-            if left and not begun and time.monotonic() - started > PATIENCE_S:
+            if timeout_s is not None and now - started > timeout_s:
+                raise dvc_process.StageFailed(f"the parts of {stage} took more than {timeout_s:g} s and were ended")
+            if not begun and now - started > PATIENCE_S:
                 begun = True
                 say(f"{stage}: no worker has begun a part: `prefect worker start --pool gpu` on every machine")
+            try:
+                for run, part in list(left.items()):
+                    state = client.read_flow_run(run).state
+                    answered = time.monotonic()
+                    begun |= state is not None and not (state.is_scheduled() or state.is_pending())
+                    if state is not None and state.is_final():
+                        del left[run]
+                        ended = "done" if state.is_completed() else f"{state.name}: {state.message}; the stage makes it"
+                        say(f"{stage}: {part} {ended}")
+            except httpx.HTTPError as error:
+                if time.monotonic() - answered > SILENCE_S:
+                    raise
+                say(f"{stage}: the server does not answer, asked again: {error}")
             if left:
                 time.sleep(POLL_S)
+
+
+def _cancel(left: Mapping[UUID, str], say: Callable[[str], None]) -> None:
+    """Tell every part to end; what cannot be told finds out by itself when it begins."""
+    with get_client(sync_client=True) as client:
+        for run, part in left.items():
+            try:
+                client.set_flow_run_state(run, Cancelling())
+            except (httpx.HTTPError, ObjectNotFound) as error:
+                say(f"{part} could not be cancelled: {error}")

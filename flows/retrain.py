@@ -58,7 +58,7 @@ class Outcome:
 
     dataset: str
     decision: str
-    """The gate's promote, keep, equal or refuse; waiting where a person said no, failed: the clone is kept."""
+    """The gate's promote, keep, equal or refuse; waiting where a person said no; failed. Both keep the clone."""
     summary: str
     release: str | None = None
     """The model that was put in use: `model-fivek@v3.0.0`."""
@@ -105,29 +105,34 @@ def retrain(
     teller = announce.Teller(notify, notify_block)
     if sample_parts > 1:
         parts.require_deployment()
-    with clone.only_one(wishes.root):
-        known = config.load(wishes.root / "params.yaml").datasets
-        if dataset is not None and dataset not in known:
-            raise ConfigError(f"unknown dataset {dataset!r}: params.yaml has {', '.join(known)}")
-        box = None if inbox is None else Path(inbox).resolve()
-        if box is not None and not box.is_dir():
-            raise ConfigError(f"{box} is no folder: name the folder with the new photos")
-        boxes = {name: box if dataset else box and _below(box, name) for name in ([dataset] if dataset else known)}
-        outcomes = list[Outcome]()
-        for name, photos in boxes.items():
-            try:
+    outcomes, name = list[Outcome](), dataset or "all"
+    try:
+        with clone.only_one(wishes.root):
+            for name, photos in _boxes(wishes.root, dataset, inbox).items():
                 outcomes.append(retrain_one(wishes, name, photos))
-            except UserError as error:
-                teller.tell([*map(asdict, outcomes), asdict(Outcome(name, "failed", str(error)))])
-                raise
+    except Exception as error:
+        try:
+            teller.tell([*map(asdict, outcomes), asdict(Outcome(name, "failed", str(error)))])
+        except announce.NotTold as untold:
+            get_run_logger().error(str(untold))  # the error itself is what has to be raised
+        raise
     teller.tell([asdict(outcome) for outcome in outcomes])
     names = {STATES[outcome.decision] for outcome in outcomes}
     words = "; ".join(f"{outcome.dataset}: {outcome.summary}" for outcome in outcomes)
     return Completed(name=names.pop() if len(names) == 1 else None, message=words, data=[asdict(o) for o in outcomes])
 
 
-def _below(box: Path, dataset: str) -> Path | None:
-    return box / dataset if (box / dataset).is_dir() else None
+def _boxes(root: Path, dataset: str | None, inbox: str | None) -> dict[str, Path | None]:
+    """The datasets to retrain, and where new photos of each are."""
+    known = config.load(root / "params.yaml").datasets
+    if dataset is not None and dataset not in known:
+        raise ConfigError(f"unknown dataset {dataset!r}: params.yaml has {', '.join(known)}")
+    box = None if inbox is None else Path(inbox).resolve()
+    if box is not None and not box.is_dir():
+        raise ConfigError(f"{box} is no folder: name the folder with the new photos")
+    if dataset is not None:
+        return {dataset: box}
+    return {name: box / name if box and (box / name).is_dir() else None for name in known}
 
 
 def gate(dataset: str, challenger: Path, champion_: Path | None, out: Path) -> Verdict:

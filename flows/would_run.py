@@ -10,7 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from flows.dvc_process import DvcBusy
+from flows import family
+from flows.dvc_process import DvcBusy, mend_rwlock
 
 RUN, HAS, BUSY = 10, 11, 12
 """Exit codes: DVC would run the stage, has its outputs, or is at work elsewhere."""
@@ -23,10 +24,10 @@ def would_run(stage: str, root: Path) -> bool:
         DvcBusy: another DVC is at work.
     """
     roots = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, roots))}
+    environment = os.environ | family.mark(root, stage) | {"PYTHONPATH": os.pathsep.join(filter(None, roots))}
     command = [sys.executable, "-P", "-m", "flows.would_run", stage]
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode == BUSY:
+    if done.returncode == BUSY or mend_rwlock(done.stderr, root):
         raise DvcBusy(f"DVC is busy, {stage} waits:\n{done.stderr}")
     if done.returncode not in (RUN, HAS):
         raise RuntimeError(f"DVC could not say whether it would run {stage}:\n{done.stderr}")

@@ -21,6 +21,7 @@ from tests.small_project import dvc, forget, outputs, until
 
 VICTIMS = ("flow", "dvc", "stage", "worker")
 RUN_S = 300
+LOOK_S = 5.0
 
 
 def run(root: Path, environment: Mapping[str, str]) -> subprocess.Popen[str]:
@@ -55,7 +56,9 @@ def kill_while_running(
         flow = run(root, environment)
         until(lambda: family.members(root) or flow.poll() is not None, RUN_S, "a stage")  # noqa: B023
         time.sleep(draw.uniform(0.0, took))
-        found = victim_of(victim, flow, root, draw)
+        end = time.monotonic() + LOOK_S
+        while (found := victim_of(victim, flow, root, draw)) is None and flow.poll() is None and time.monotonic() < end:
+            time.sleep(0.02)  # between two stages there is none for a while
         if found is None:
             found, victim = psutil.Process(flow.pid), "flow"
         where = f"kill {number}, of {victim}"

@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,14 @@ import yaml
 
 import flows  # isort: skip - it sets the environment that Prefect reads at its first import
 from prefect.client.schemas.actions import DeploymentUpdate
+from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
 from prefect.client.schemas.schedules import IntervalSchedule
 
 from flows import artifacts, chain, family, graph, slots, workspace
 from tests import postgres, real_server, real_worker
 from tests.kill_flow import ROOT, kill_while_running, run
 from tests.real_worker import ask, deploy, prefect, started, state_of
-from tests.small_project import dvc, until, write_params, write_project
+from tests.small_project import dvc, outputs, until, write_params, write_project
 
 assert flows
 pytestmark = [pytest.mark.xdist_group("prefect"), pytest.mark.slow]
@@ -111,7 +113,10 @@ alone = pytest.mark.skipif(
 
 
 @alone
-def test_a_worker_runs_schedules_and_cancels(server: str, project: Path) -> None:
+def test_a_worker_runs_schedules_and_cancels(server: str, project: Path, tmp_path: Path) -> None:
+    write_project(tmp_path / "twin")
+    write_params(tmp_path / "twin", datasets="[a]")
+    dvc(tmp_path / "twin", "repro", "-q")
     deploy()
     with real_worker.running():
         # cancelled in the middle: every process is gone within 30 s
@@ -133,7 +138,7 @@ def test_a_worker_runs_schedules_and_cancels(server: str, project: Path) -> None
         until(lambda: state_of(third) == "FAILED", 300, "the run with a hostile target")
         assert not list(ROOT.glob("owned")) and not list(project.rglob("owned"))
         assert "up to date" in dvc(project, "status")
-        assert (project / "report").read_text() == "photo of a\ndecode 1\ntrain 1\nreport 1\n"
+        assert outputs(project) == outputs(tmp_path / "twin")  # nobody disturbed it
 
         # a schedule that is switched on fires
         write_params(project, datasets="[a]", train=2)
@@ -151,46 +156,47 @@ def test_a_worker_runs_schedules_and_cancels(server: str, project: Path) -> None
 def test_a_run_whose_machine_is_gone_has_crashed_and_the_next_one_is_right(server: str, project: Path) -> None:
     """The shipped automation, with times that a test can wait for: a worker and its flow killed at once."""
     beat, silent = 30, 70  # Prefect's least; more than two beats
-    watch_for("a run that has gone silent has crashed", silent)
-    deploy()
-    write_params(project, datasets="[a]", sleep="work/train/a")
-    with real_worker.running(PREFECT_FLOWS_HEARTBEAT_FREQUENCY=str(beat)) as gone:
-        lost = started(project)
-        until(lambda: (project / "pid").exists(), 300, "the sleeping stage")
-        time.sleep(beat + 5)
-        doomed = psutil.Process(gone.pid)
-        below = [child for child in doomed.children(recursive=True) if child.pid not in pids(family.members(project))]
-        for process in (doomed, *below):
-            process.kill()
-        assert family.members(project), "the stage went with its flow: nothing is orphaned here"
-        until(lambda: state_of(lost) == "CRASHED", 3 * silent, "the crashed state")
-    (project / "awake").touch()
-    with real_worker.running():
-        again = started(project)
-        until(lambda: state_of(again) == "COMPLETED", 300, "the next run")
-    assert not family.members(project)
-    assert (project / "report").read_text() == "photo of a\ndecode 1\ntrain 1\nreport 1\n"
+    with watched("a run that has gone silent has crashed", silent):
+        deploy()
+        write_params(project, datasets="[a]", sleep="work/train/a")
+        with real_worker.running(PREFECT_FLOWS_HEARTBEAT_FREQUENCY=str(beat)) as gone:
+            lost = started(project)
+            until(lambda: (project / "pid").exists(), 300, "the sleeping stage")
+            time.sleep(beat + 5)
+            doomed = psutil.Process(gone.pid)
+            spared = pids(family.members(project))
+            for process in (doomed, *doomed.children(recursive=True)):
+                if process.pid not in spared:
+                    process.kill()
+            assert family.members(project), "the stage went with its flow: nothing is orphaned here"
+            until(lambda: state_of(lost) == "CRASHED", 3 * silent, "the crashed state")
+        (project / "awake").touch()
+        with real_worker.running():
+            again = started(project)
+            until(lambda: state_of(again) == "COMPLETED", 300, "the next run")
+        assert not family.members(project)
+        assert (project / "report").read_text() == "photo of a\ndecode 1\ntrain 1\nreport 1\n"
 
 
 @alone
 def test_a_run_that_a_worker_took_and_never_began_has_crashed(server: str, project: Path) -> None:
     """The other automation: a worker killed before the run's process began, with all that it had started."""
-    late = 20
-    watch_for("a run that was taken and never began has crashed", late)
-    deploy()
-    write_params(project, datasets="[a]")
-    with real_worker.running() as gone:
-        lost = started(project)
-        until(lambda: state_of(lost) == "PENDING", 300, "taking it")
-        doomed = psutil.Process(gone.pid)
-        for process in (doomed, *doomed.children(recursive=True)):
-            process.kill()
-    assert state_of(lost) == "PENDING"
-    with real_worker.running():
-        again = started(project)
-        until(lambda: state_of(lost) == "CRASHED", 3 * late, "the crashed state")
-        until(lambda: state_of(again) == "COMPLETED", 300, "the next run")
-    assert "up to date" in dvc(project, "status")
+    late = 60
+    with watched("a run that was taken and never began has crashed", late):
+        deploy()
+        write_params(project, datasets="[a]")
+        with real_worker.running() as gone:
+            lost = started(project)
+            until(lambda: state_of(lost) == "PENDING", 300, "taking it")
+            doomed = psutil.Process(gone.pid)
+            for process in (doomed, *doomed.children(recursive=True)):
+                process.kill()
+        assert state_of(lost) == "PENDING"
+        with real_worker.running():
+            again = started(project)
+            until(lambda: state_of(lost) == "CRASHED", 3 * late, "the crashed state")
+            until(lambda: state_of(again) == "COMPLETED", 300, "the next run")
+        assert "up to date" in dvc(project, "status")
 
 
 def automations() -> dict[str, dict[str, Any]]:
@@ -198,11 +204,17 @@ def automations() -> dict[str, dict[str, Any]]:
     return {watch["name"]: watch for watch in yaml.safe_load(AUTOMATIONS.read_text())["automations"]}
 
 
-def watch_for(name: str, seconds: int) -> None:
+@contextmanager
+def watched(name: str, seconds: int) -> Iterator[None]:
     """That one, with a time that a test can wait for."""
     watch = automations()[name]
     soon = {**watch, "name": f"soon: {name}", "trigger": {**watch["trigger"], "within": seconds}}
     prefect("automation", "create", "--from-json", json.dumps(soon))
+    try:
+        yield
+    finally:
+        for made in ask(lambda client: client.read_automations_by_name(soon["name"])):
+            ask(lambda client: client.delete_automation(made.id))  # noqa: B023
 
 
 def pids(processes: Iterable[psutil.Process]) -> set[int]:
@@ -237,6 +249,32 @@ def test_what_a_server_is_to_watch_can_be_created(server: str) -> None:
         assert found.enabled and found.trigger.within == timedelta(seconds=watch["trigger"]["within"])
         assert found.trigger.expect == set(watch["trigger"]["expect"])
         assert found.actions[0].state.value == "CRASHED"
+
+
+def test_photos_announced_in_a_row_start_one_retraining(server: str, tmp_path: Path) -> None:
+    """The shipped trigger, switched on and with a time that a test can wait for."""
+    tree = yaml.safe_load((ROOT / "prefect.yaml").read_text())
+    (retrain,) = [entry for entry in tree["deployments"] if entry["name"] == "retrain"]
+    (trigger,) = retrain["triggers"]
+    tree["deployments"] = [retrain | {"name": "soon", "triggers": [trigger | {"enabled": True, "within": 10}]}]
+    (tmp_path / "prefect.yaml").write_text(yaml.safe_dump(tree))
+    prefect("work-pool", "create", real_worker.POOL, "--type", "process", "--overwrite")
+    prefect("deploy", "--all", "--prefect-file", str(tmp_path / "prefect.yaml"))
+    deployment = ask(lambda client: client.read_deployment_by_name("retrain/soon"))
+
+    def runs() -> list[dict[str, Any]]:
+        wanted = DeploymentFilter(id=DeploymentFilterId(any_=[deployment.id]))
+        return [run.parameters for run in ask(lambda client: client.read_flow_runs(deployment_filter=wanted, limit=9))]
+
+    try:
+        for _ in range(3):
+            prefect("events", "emit", "diffretouch.inbox.photo", "--resource-id", "inbox")
+            assert not runs(), "started before the last photo had come"
+        until(runs, 120, "the run")
+        time.sleep(12)
+        assert runs() == [trigger["parameters"]]
+    finally:
+        ask(lambda client: client.delete_deployment(deployment.id))
 
 
 def test_what_is_deployed_runs_one_at_a_time_and_not_by_itself() -> None:

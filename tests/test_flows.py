@@ -124,6 +124,23 @@ def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
     assert "UpToDate" in capsys.readouterr().out
 
 
+def test_two_at_a_time_run_together_and_give_the_same(server: str, project: Path) -> None:
+    write_params(project, slow=3)
+    results = chain.run(graph.read(project), project, max_workers=2)
+    assert [result.outcome for result in results] == ["ran"] * len(STAGES)
+    lines = [line.split() for line in (project / "calls.log").read_text().splitlines()]
+    times = {(name, out): float(when) for name, out, when in lines}
+    assert times["decode", "work/decode/b"] < times["decode-end", "work/decode/a"]
+    assert (project / "report").read_text().count("train 1") == 2 and "up to date" in dvc(project, "status")
+
+
+def test_nothing_is_told_to_anybody_by_commands_typed_here() -> None:
+    said = "from prefect.settings import get_current_settings as now; print(now().server.analytics_enabled)"
+    environment = {name: value for name, value in os.environ.items() if "ANALYTICS" not in name and "TRACK" not in name}
+    done = subprocess.run([sys.executable, "-c", said], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.stdout.strip() == "False", done.stderr
+
+
 def test_runs_once_then_only_what_is_below_a_change(server: str, project: Path) -> None:
     assert outcomes(project) == dict.fromkeys(STAGES, "ran")
     assert sorted(calls(project)) == ["decode", "decode", "report", "train", "train"]

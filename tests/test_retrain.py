@@ -269,6 +269,15 @@ def test_who_is_to_be_told_is_looked_for_before_anything_is_done(
     assert clones(project) == []
 
 
+def test_an_inbox_that_is_gone_is_told_too(
+    server: str, project: Path, block: tuple[str, list[dict[str, str]]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert retrained(project, "--inbox", str(project / "gone"), "--notify-block", block[0]) == 2
+    assert "gone is no folder" in block[1][0]["body"] and "gone is no folder" in capsys.readouterr().err
+    assert retrained(project, "--inbox", str(project / "gone"), "--notify-block", "custom-webhook/refused") == 2
+    assert "gone is no folder" in capsys.readouterr().err  # not that nobody was told, which is logged
+
+
 def test_what_reached_nobody_is_said(server: str, block: tuple[str, list[dict[str, str]]]) -> None:
     from prefect import flow
 
