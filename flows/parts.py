@@ -39,7 +39,7 @@ class PartFailed(Exception):
     """A part ended with an error; the message holds its last lines."""
 
 
-@flow(name="sample-part", flow_run_name="{dataset} {part}", persist_result=False)
+@flow(name="sample-part", persist_result=False)
 def sample_part(dataset: str, part: str, root: str) -> None:
     """Make one part of a dataset's pictures, as `diffretouch sample DATASET --part PART` does.
 
@@ -106,9 +106,10 @@ def share(stage: str, root: Path, parts: int, say: Callable[[str], None], timeou
     dataset, left = stage.partition("@")[2], dict[UUID, str]()
     try:
         for number in range(1, parts + 1):
-            asked = {"dataset": dataset, "part": f"{number}/{parts}", "root": str(root)}
+            part = f"{number}/{parts}"
+            asked, name = {"dataset": dataset, "part": part, "root": str(root)}, f"{dataset} {part}"
             # called from a task's thread, where nothing awaits it
-            run: Any = run_deployment(DEPLOYMENT, parameters=asked, timeout=0)
+            run: Any = run_deployment(DEPLOYMENT, parameters=asked, timeout=0, flow_run_name=name)
             left[run.id] = f"part {number} of {parts}"
         say(f"{stage}: {parts} parts are asked of {DEPLOYMENT}")
         _wait(left, stage, say, timeout_s)

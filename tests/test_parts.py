@@ -7,17 +7,24 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 import yaml
 
-from flows import chain, family, graph, parts, reproduce
+import flows  # isort: skip - it sets the environment that Prefect reads at its first import
+from prefect import flow
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
+from prefect.deployments import run_deployment
+
+from flows import chain, dvc_process, family, graph, parts, reproduce
 from flows.would_run import would_run
 from tests import real_server, real_worker
 from tests.kill import digests
 from tests.small_project import dvc, until
 from tests.test_sample import build, settings
 
+assert flows
 pytestmark = [pytest.mark.xdist_group("prefect"), pytest.mark.slow]
 STAGE = "sample@fivek"
 DVC_YAML = """
@@ -68,9 +75,10 @@ def test_parts_by_a_worker_one_of_them_killed_give_the_stages_own_bytes(server: 
     shutil.rmtree(project / ".dvc/cache/runs")
     assert would_run(STAGE, project)
 
+    real_worker.deploy()
+    lost = asked_by_a_flow_that_has_ended(project)
     killed = threading.Thread(target=kill, args=(project, f"{STAGE} 1/2"))
     killed.start()
-    real_worker.deploy()
     with real_worker.running():
         (result,) = chain.run(graph.read(project), project, sample_parts=2)
     killed.join(1)
@@ -78,13 +86,38 @@ def test_parts_by_a_worker_one_of_them_killed_give_the_stages_own_bytes(server: 
     (log,) = logs.glob(f"*/{STAGE}.log")
     assert "sample fivek: 2 up to date, 2 to do" in log.read_text()
     assert digests(project / "work/sample") == undisturbed
+    assert real_worker.state_of(lost) == "COMPLETED"  # and it has made nothing, or more would have been up to date
     assert not family.members(project) and not (project / "work/.resume/sample-fivek").exists()
+
+
+def asked_by_a_flow_that_has_ended(root: Path) -> UUID:
+    @flow
+    def gone() -> UUID:
+        asked = {"dataset": "fivek", "part": "1/1", "root": str(root)}
+        return run_deployment(parts.DEPLOYMENT, parameters=asked, timeout=0).id
+
+    return gone()
 
 
 def kill(root: Path, name: str) -> None:
     until(lambda: family.members(root, name), 300, "the part's process")
     for process in family.members(root, name):
         process.kill()
+
+
+def test_parts_that_nobody_takes_in_time_are_called_off(
+    server: str, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask_for(project, seed=9)
+    real_worker.deploy()
+    monkeypatch.setattr(parts, "PATIENCE_S", 0.0)
+    said = list[str]()
+    with pytest.raises(dvc_process.StageFailed, match="took more than 3 s"):
+        parts.share(STAGE, project, 3, said.append, timeout_s=3)
+    assert said[0] == f"{STAGE}: 3 parts are asked of {parts.DEPLOYMENT}" and "no worker has begun a part" in said[1]
+    chosen = FlowRunFilter(name=FlowRunFilterName(any_=[f"fivek {number}/3" for number in (1, 2, 3)]))
+    runs = real_worker.ask(lambda client: client.read_flow_runs(flow_run_filter=chosen, limit=9))
+    assert [run.state.type.value for run in runs] == ["CANCELLED"] * 3
 
 
 def test_a_server_without_the_deployment_is_said_so(
