@@ -16,7 +16,7 @@ import pytest
 from dvc.repo import Repo
 
 from flows import chain, deployed, dvc_process, graph, reproduce, survey
-from tests import real_server
+from tests import kill_flow, real_server
 from tests.small_project import STAGES, calls, dvc, until, write_params, write_project
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -78,10 +78,14 @@ def test_graph_is_dvcs_own(project: Path) -> None:
     assert {stage.name: stage.needs for stage in stages}["report"] == ("train@a", "train@b")
 
 
-def test_the_projects_own_graph_is_read() -> None:
-    names = [stage.name for stage in graph.read(ROOT)]
-    assert names[-1] == "report"
-    assert {"decode@fivek", "train@ppr10k", "study@fivek"} <= set(names)
+def test_the_projects_own_graph_is_dvcs_own_but_for_the_comparison() -> None:
+    stages = graph.read(ROOT)
+    with Repo(str(ROOT)) as repo:
+        own = {stage for stage in repo.index.stages if Path(stage.path) == ROOT / "dvc.yaml"}
+        edges = {(above.name, below.name) for above, below in repo.index.graph.edges if {above, below} <= own}
+    assert {(stage.name, need) for stage in stages for need in stage.needs} == edges
+    assert {stage.name for stage in stages} == {stage.name for stage in own} and stages[-1].name == "report"
+    assert {"decode@fivek", "train@ppr10k", "study@fivek"} <= {stage.name for stage in stages}
 
 
 def test_targets_bring_what_they_need(project: Path) -> None:
@@ -122,6 +126,18 @@ def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
         reproduce.main(["--help"])
     assert exit_.value.code == 0
     assert "UpToDate" in capsys.readouterr().out
+
+
+def test_of_eight_commands_at_once_one_runs_and_the_others_say_which(server: str, project: Path) -> None:
+    write_params(project, slow=4)
+    started = [kill_flow.run(project, real_server.environment()) for _ in range(8)]
+    said = [process.communicate(timeout=300)[0] for process in started]
+    assert sorted(process.returncode for process in started) == [0] + [1] * 7
+    ours = str(next(process.pid for process in started if process.returncode == 0))
+    for process, text in zip(started, said, strict=True):
+        if process.returncode:
+            assert "another chain runs in" in text and (ours in text or "just started" in text)
+    assert sorted(calls(project)) == ["decode", "decode", "report", "train", "train"]
 
 
 def test_two_at_a_time_run_together_and_give_the_same(server: str, project: Path) -> None:
