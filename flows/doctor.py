@@ -20,8 +20,9 @@ SIGNS = {"good": "ok", "note": "note", "fault": "FAULT"}
 EPILOG = """\
 what it looks at
   packages (versions that are known to clash), params.yaml, the corpora (whole photos, origin, licences, data.dvc),
-  weights and their checksums, room on the disks, how DVC links files, DVC's remote and who holds its locks, the models
-  in use and their verdicts, Prefect's server, the GPU and the memory that training takes at the very least
+  weights and their checksums, room on the disks, how DVC links files, DVC's remote and who holds its locks, a chain
+  that runs here, the models in use and their verdicts, Prefect's server and what is deployed there, the GPU and the
+  memory that training takes at the very least
 
 what it prints
   ok     packages      33 requirements fit; fastapi 0.150.0, prefect 3.8.8, sqlalchemy 2.0.58
@@ -56,7 +57,7 @@ def examine(root: Path, *, full: bool) -> list[Finding]:
         found += check_weights(params, root, full=full)
         found += check_machine(params)
     found.append(check_room(root, "this tree"))
-    return [*found, *check_dvc(root, full=full), *check_prefect()]
+    return [*found, *check_dvc(root, full=full), *check_prefect(root)]
 
 
 def main(argv: list[str] | None = None) -> int:

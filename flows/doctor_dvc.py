@@ -18,7 +18,7 @@ from dvc.repo import Repo
 from diffretouch.doctor.disk import check_links, check_room
 from diffretouch.doctor.finding import Finding
 from diffretouch.errors import UserError
-from flows import clone, registry
+from flows import clone, registry, workspace
 
 STATUS_S = 8
 """A corpus whose hashes DVC has forgotten is read whole, which takes longer."""
@@ -77,7 +77,9 @@ def _locks(folder: Path) -> Iterator[Finding]:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
                 owner = lock.read_text(errors="replace").strip() or "unknown"
-                yield Finding("note", "DVC lock", f"a dvc command runs here now: process {owner}", "wait, or end it")
+                yield Finding("note", "DVC lock", f"a dvc command runs here now: process {owner}", f"ps -fp {owner}")
+    if words := workspace.holder(folder.parent.parent):
+        yield Finding("note", "chain", words, "python -m flows.reproduce --wait (goes on when it has ended)")
     try:
         entries = json.loads(record.read_text()) if record.exists() else {}
     except ValueError:

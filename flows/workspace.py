@@ -63,6 +63,21 @@ def hold(root: Path, wait: bool = False, say: Callable[[str], None] | None = Non
         os.close(descriptor)
 
 
+def holder(root: Path) -> str | None:
+    """Who runs a chain in `root` now, in words; None where nobody does."""
+    try:
+        descriptor = os.open(root / ".dvc" / "tmp" / LOCK, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _who(root / ".dvc" / "tmp")
+    finally:
+        os.close(descriptor)
+    return None
+
+
 def keep(root: Path) -> None:
     """Remember `dvc.lock` as it is, if it can be read: DVC rewrites it in place, and a kill meanwhile leaves half."""
     content = _readable(root / "dvc.lock")

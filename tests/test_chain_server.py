@@ -20,8 +20,9 @@ import flows  # isort: skip - it sets the environment that Prefect reads at its 
 from prefect.client.schemas.actions import DeploymentUpdate
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
 from prefect.client.schemas.schedules import IntervalSchedule
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
-from flows import artifacts, chain, family, graph, slots, workspace
+from flows import artifacts, chain, doctor_prefect, family, graph, slots, workspace
 from tests import postgres, real_server, real_worker
 from tests.kill_flow import ROOT, kill_while_running, run
 from tests.real_worker import ask, deploy, prefect, started, state_of
@@ -234,6 +235,10 @@ def test_a_server_on_postgresql_that_asks_who_is_there(project: Path) -> None:
         stranger = run(project, client)
         said, _ = stranger.communicate(timeout=240)
         assert stranger.returncode != 0 and "401" in said
+        with temporary_settings({PREFECT_API_URL: address}):
+            assert "401" in doctor_prefect.check_prefect(ROOT)[0].what
+        with temporary_settings({PREFECT_API_URL: address, PREFECT_API_AUTH_STRING: word}):
+            assert doctor_prefect.check_prefect(ROOT)[0].level == "good"
         finished = run(project, client | {"PREFECT_API_AUTH_STRING": word})
         said, _ = finished.communicate(timeout=240)
         assert finished.returncode == 0, said
@@ -249,6 +254,15 @@ def test_what_a_server_is_to_watch_can_be_created(server: str) -> None:
         assert found.enabled and found.trigger.within == timedelta(seconds=watch["trigger"]["within"])
         assert found.trigger.expect == set(watch["trigger"]["expect"])
         assert found.actions[0].state.value == "CRASHED"
+
+
+def test_the_doctor_says_what_is_not_deployed(server: str) -> None:
+    deploy()
+    assert [finding.level for finding in doctor_prefect.check_prefect(ROOT)] == ["good", "good"]
+    deployment = ask(lambda client: client.read_deployment_by_name("report/report"))
+    ask(lambda client: client.delete_deployment(deployment.id))
+    missing = doctor_prefect.check_prefect(ROOT)[1]
+    assert missing.level == "note" and "no deployment named report" in missing.what and "deploy --all" in missing.mend
 
 
 def test_photos_announced_in_a_row_start_one_retraining(server: str, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from flows import family, workspace
+from flows import doctor_dvc, family, workspace
 from tests.small_project import until
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -67,6 +67,15 @@ def test_the_second_is_told_who_holds_it(root: Path) -> None:
     assert "pytest" in said and "--wait" in said
     with workspace.hold(root):
         pass
+
+
+def test_the_doctor_sees_who_holds_it(root: Path) -> None:
+    (root / ".dvc/tmp").mkdir()
+    assert workspace.holder(root) is None
+    with workspace.hold(root):
+        (finding,) = [found for found in doctor_dvc._locks(root / ".dvc/tmp") if found.area == "chain"]
+        assert f"process {os.getpid()}" in finding.what
+    assert workspace.holder(root) is None
 
 
 def test_a_folder_without_dvc_is_no_workspace(tmp_path: Path) -> None:

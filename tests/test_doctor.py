@@ -237,14 +237,14 @@ def test_prefects_server_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     threading.Thread(target=other.serve_forever, daemon=True).start()
     url = f"http://127.0.0.1:{other.server_port}/api"
     with temporary_settings({PREFECT_API_URL: url}):
-        assert "is Prefect 3.0.1" in only(doctor_prefect.check_prefect(), "Prefect").what
+        assert "is Prefect 3.0.1" in only(doctor_prefect.check_prefect(ROOT), "Prefect").what
     other.shutdown()
     other.server_close()
     with temporary_settings({PREFECT_API_URL: url}):
-        dead = only(doctor_prefect.check_prefect(), "Prefect")
+        dead = only(doctor_prefect.check_prefect(ROOT), "Prefect")
     assert dead.level == "fault" and "prefect server start" in dead.mend
     with temporary_settings(restore_defaults={PREFECT_API_URL}):
-        assert "starts its own" in only(doctor_prefect.check_prefect(), "Prefect").what
+        assert "starts its own" in only(doctor_prefect.check_prefect(ROOT), "Prefect").what
 
 
 def test_the_whole_is_printed_with_cures_and_changes_nothing(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
