@@ -134,7 +134,7 @@ def test_a_worker_runs_schedules_and_cancels(server: str, project: Path, tmp_pat
         # the next run is right, and a parameter reaches no shell
         (project / "awake").touch()
         second = started(project, targets=["report"])
-        third = started(project, targets=[HOSTILE], root=str(project))
+        third = started(project, targets=[HOSTILE])
         until(lambda: state_of(second) == "COMPLETED", 300, "the second run")
         until(lambda: state_of(third) == "FAILED", 300, "the run with a hostile target")
         assert not list(ROOT.glob("owned")) and not list(project.rglob("owned"))
