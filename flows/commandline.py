@@ -24,6 +24,24 @@ def add_root(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_amounts(parser: argparse.ArgumentParser) -> None:
+    """The options --max-workers and --sample-parts of what runs a chain."""
+    parser.add_argument(
+        "--max-workers",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="stages at the same time (default 1: each already uses every core)",
+    )
+    parser.add_argument(
+        "--sample-parts",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="have workers of PREFECT_API_URL's server make the sampled pictures in so many parts (default 1: none)",
+    )
+
+
 def end_on_sigterm() -> None:
     """SIGTERM unwinds as Ctrl-C does, so that locks are released and stages ended; the exit code is 143."""
     signal.signal(signal.SIGTERM, _end)

@@ -9,7 +9,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from flows.commandline import add_root, end_on_sigterm, positive
+from flows.commandline import add_amounts, add_root, end_on_sigterm
 
 if TYPE_CHECKING:
     from flows.chain import Result
@@ -99,20 +99,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--profile", metavar="NAME", help="make profiles/NAME.yaml the params.yaml in use first (default: as it is)"
     )
-    parser.add_argument(
-        "--max-workers",
-        type=positive,
-        default=1,
-        metavar="N",
-        help="stages at the same time (default 1: each already uses every core)",
-    )
-    parser.add_argument(
-        "--sample-parts",
-        type=positive,
-        default=1,
-        metavar="N",
-        help="have workers of PREFECT_API_URL's server make the sampled pictures in so many parts (default 1: none)",
-    )
+    add_amounts(parser)
     parser.add_argument("--wait", action="store_true", help="wait for another chain in this workspace to end")
     parser.add_argument(
         "--timeout",

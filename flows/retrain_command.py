@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from diffretouch.errors import UserError
-from flows.commandline import add_root, end_on_sigterm, positive
+from flows.commandline import add_amounts, add_root, end_on_sigterm, positive
 
 EPILOG = """\
 examples
@@ -96,15 +96,6 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--notify-block", metavar="TYPE/NAME", help="a notification block of Prefect's server gets them in words"
     )
-    parser.add_argument(
-        "--max-workers", type=positive, default=1, metavar="N", help="stages at the same time (default 1)"
-    )
-    parser.add_argument(
-        "--sample-parts",
-        type=positive,
-        default=1,
-        metavar="N",
-        help="have workers of PREFECT_API_URL's server make the sampled pictures in so many parts (default 1: none)",
-    )
+    add_amounts(parser)
     add_root(parser)
     return parser.parse_args(argv)

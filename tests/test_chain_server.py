@@ -34,12 +34,6 @@ AUTOMATIONS = ROOT / "flows/automations.yaml"
 HOSTILE = "a; touch owned; $(touch owned) `touch owned`"
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    with real_server.used() as address:
-        yield address
-
-
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     write_project(tmp_path / "project")

@@ -3,31 +3,15 @@
 from __future__ import annotations
 
 import shutil
-import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from flows import deployed, report
-from tests import model_project, real_server
+from tests import model_project
 from tests.model_project import dvc, run, set_steps
 
-pytestmark = pytest.mark.xdist_group("prefect")
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    with real_server.used() as address:
-        yield address
-
-
-@pytest.fixture(autouse=True)
-def _handlers() -> Iterator[None]:
-    """`main` installs a handler for SIGTERM, which would outlive the test."""
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
+pytestmark = [pytest.mark.xdist_group("prefect"), pytest.mark.usefixtures("sigterm")]
 
 
 @pytest.fixture(scope="module")

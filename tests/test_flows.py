@@ -32,18 +32,9 @@ def project(tmp_path: Path) -> Path:
     return root
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    with real_server.used() as address:
-        yield address
-
-
 @pytest.fixture(autouse=True)
-def _handlers() -> Iterator[None]:
-    """`main` installs a handler for SIGTERM, which would outlive the test."""
-    before = signal.getsignal(signal.SIGTERM)
+def _stopped_no_more(sigterm: None) -> Iterator[None]:
     yield
-    signal.signal(signal.SIGTERM, before)
     dvc_process.allow()
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import subprocess
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from uuid import UUID
 
@@ -19,7 +18,7 @@ from prefect.deployments import run_deployment
 
 from flows import chain, dvc_process, family, graph, parts, reproduce
 from flows.would_run import would_run
-from tests import real_server, real_worker
+from tests import real_worker
 from tests.kill import digests
 from tests.small_project import dvc, until
 from tests.test_sample import build, settings
@@ -36,12 +35,6 @@ stages:
     deps: ["work/decode/${item.dataset}", "work/attributes/${item.dataset}", "work/train/${item.dataset}"]
     outs: ["work/sample/${item.dataset}"]
 """
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    with real_server.used() as address:
-        yield address
 
 
 @pytest.fixture(scope="module")
