@@ -10,9 +10,11 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks.judging import tsne_seconds
 from diffretouch.config import Params, load
 
 RESULTS = Path(__file__).parent / "results"
@@ -56,12 +58,17 @@ class Rates(NamedTuple):
     """Bytes a file of the list that each version of a tracked folder is."""
     truths_s: float
     """Ground truths trained a second, the demo's network, one core."""
+    judging: dict[str, float]
+    """CPU seconds of what the judging stages do, by the photo or picture (`benchmarks.judging`)."""
+    tsne_s: Callable[[int], float]
+    """CPU seconds of t-SNE of so many pictures, extrapolated."""
 
 
 def read_rates() -> Rates:
     """From the committed results."""
-    decode, size, train = (
-        json.loads((RESULTS / f"{name}.json").read_text()) for name in ("decode", "dvc-size", "train-cpu-cpu")
+    decode, size, train, judging = (
+        json.loads((RESULTS / f"{name}.json").read_text())
+        for name in ("decode", "dvc-size", "train-cpu-cpu", "judging")
     )
     half = decode["speed"]["settings"]["AHD, half size, short edge 480, 2 experts"]
     pictures = half["photos"] * 3
@@ -88,6 +95,8 @@ def read_rates() -> Rates:
         },
         list_b=1e6 * large["size of the folder's list in the cache, MB"] / many,
         truths_s=train["with"]["facts"]["batch"] / ours["CPU seconds a step"],
+        judging=judging["seconds"],
+        tsne_s=partial(tsne_seconds, judging),
     )
 
 
@@ -111,10 +120,18 @@ class Size(NamedTuple):
         """RAW and experts' files; as many come out of decode."""
         return self.photos * (1 + self.experts)
 
+    @property
+    def judged(self) -> int:
+        """Test photos."""
+        return round(self.photos * TEST_SHARE)
+
 
 def lines(rates: Rates, size: Size) -> list[Line]:
     """The table."""
-    return [_add(rates, size), _decode(rates, size), _outputs(rates, size), _train(rates, size), _sample(size)]
+    return [
+        *(_add(rates, size), _decode(rates, size), _outputs(rates, size), _attributes(rates, size)),
+        *(_train(rates, size), _sample(size), _evaluate(rates, size), _embed(rates, size), _pages(rates, size)),
+    ]
 
 
 def _add(rates: Rates, size: Size) -> Line:
@@ -154,6 +171,11 @@ def _outputs(rates: Rates, size: Size) -> Line:
     )
 
 
+def _attributes(rates: Rates, size: Size) -> Line:
+    whole = size.photos * size.experts * rates.judging["attributes, a ground truth"]
+    return Line("attributes", f"{_time(whole)} on one core", "the same: all photos are scored again", "one process")
+
+
 def _train(rates: Rates, size: Size) -> Line:
     batch = size.params.train.batch_size
     truths = size.photos * size.experts * (1 - TEST_SHARE)
@@ -175,7 +197,7 @@ def _train(rates: Rates, size: Size) -> Line:
 def _sample(size: Size) -> Line:
     sample = size.params.sample
     sweep = size.experts + 1 + RANGES * sample.random_draws + SLIDERS * sample.axis_points
-    wanted = size.photos * TEST_SHARE * sweep
+    wanted = size.judged * sweep
     picture_s = size.picture_s
     spoken = "not measured at real size" if picture_s is None else f"{_time(wanted * picture_s)} on one GPU"
     return Line(
@@ -183,6 +205,39 @@ def _sample(size: Size) -> Line:
         f"{wanted:,.0f} pictures ({sweep} a test photo), {sample.steps} U-Net calls each: {spoken}",
         "twice that: the new model and the one in use, unless DVC's run cache has it",
         "GPUs: `--sample-parts`, a worker each",
+    )
+
+
+def _evaluate(rates: Rates, size: Size) -> Line:
+    plain, with_lpips = (rates.judging[f"evaluate {how} LPIPS, a test photo"] for how in ("without", "with"))
+    without, longer = (_time(size.judged * each / size.cores) for each in (plain, with_lpips))
+    return Line(
+        "evaluate",
+        f"{without} on {size.cores} cores, with LPIPS {longer}",
+        "the same: a new model's pictures are all new",
+        f"cores of one machine (`runtime.workers`): {size.judged * with_lpips / 3600:.0f} core hours with LPIPS",
+    )
+
+
+def _embed(rates: Rates, size: Size) -> Line:
+    shown = size.judged * (1 + size.experts + RANGES * size.params.sample.random_draws)
+    described, placed = shown * rates.judging["embed, a picture"], rates.tsne_s(shown)
+    return Line(
+        "embed",
+        f"{_time(described)} for {shown:,} pictures, and some {_time(placed)} for their t-SNE, extrapolated",
+        "the same",
+        "one thread, so that it is the same each time; t-SNE by n log n",
+    )
+
+
+def _pages(rates: Rates, size: Size) -> Line:
+    pairs = size.judged * size.params.study.pairs_a_photo + size.params.study.repeats
+    return Line(
+        "study, report",
+        f"{2 * pairs:,} pictures for raters, {_time(2 * pairs * rates.judging['study, a picture'])}; the report shows "
+        f"{size.params.report.photos} photos",
+        "the same",
+        f"raters: {pairs:,} pairs are to be looked at; one process",
     )
 
 
