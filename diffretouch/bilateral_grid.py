@@ -34,18 +34,22 @@ def apply_affine(affine: Tensor, image: Tensor) -> Tensor:
 def slice_and_apply(grid: Tensor, guide: Tensor, image: Tensor) -> Tensor:
     """`apply_affine(slice_grid(grid, guide), image)` at any size: grid, (N,1,H,W), (N,3,H,W) -> (N,3,H,W).
 
-    Without gradients this runs in bands of rows, so that memory stays bounded.
+    What is looked up is the grid's difference from the identity, so that an identity grid gives the very photo: weights
+    of an interpolation add up to 1 to rounding only. Without gradients this runs in bands of rows, so that memory stays
+    bounded.
     """
     _check(grid, guide)
+    grid = grid - identity_affine().to(grid)[:, None, None, None]
     if torch.is_grad_enabled():
-        return apply_affine(slice_grid(grid, guide), image)
+        return image + apply_affine(slice_grid(grid, guide), image)
     height, width = guide.shape[2:]
     rows = torch.linspace(-1, 1, height, dtype=grid.dtype, device=grid.device)
     tall = max(1, BAND_PIXELS // (len(grid) * width))
     out = torch.empty_like(image)
     for top in range(0, height, tall):
         band = slice(top, top + tall)
-        out[:, :, band] = apply_affine(_slice(grid, guide[:, :, band], rows[band]), image[:, :, band])
+        seen = image[:, :, band]
+        out[:, :, band] = seen + apply_affine(_slice(grid, guide[:, :, band], rows[band]), seen)
     return out
 
 

@@ -85,9 +85,10 @@ class Trial:
             f"{signal.Signals(number).name} at {', '.join(f'{share:.3f}' for share in moments)} of {self.took:.2f} s"
         )
         runs = [start(self.root, share * self.took, number) for share in moments]
-        expected = {0, 1, -signal.SIGKILL} if number == signal.SIGKILL else {0, 128 + number, -number}
+        expected = {0, 1, -signal.SIGKILL} if number == signal.SIGKILL else {0, 128 + number}
         assert {run.code for run in runs} <= expected, f"{where}: {runs}"
-        newest = max((int(path.stem.split("-")[1]) for path in (self.root / STATES).glob("step-*.pt")), default=0)
+        saved = (self.root / STATES).glob("states-*/step-*.pt")
+        newest = max((int(path.stem.split("-")[1]) for path in saved), default=0)
         taken = re.search(r"going on from step (\d+)", self._end(where).said)
         assert newest == (int(taken[1]) if taken else 0), f"{where}: the state of step {newest} was not taken up"
         require_same(_made(self.root), self.undisturbed, where)

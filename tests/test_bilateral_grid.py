@@ -36,18 +36,22 @@ def test_slice_against_a_naive_loop() -> None:
     assert np.allclose(slice_grid(grid, guide)[0].numpy(), _naive(grid[0].numpy(), guide[0, 0].numpy()), atol=1e-12)
 
 
-def test_identity_leaves_a_photo() -> None:
+@pytest.mark.parametrize("learning", [False, True])
+def test_identity_gives_the_very_photo(learning: bool) -> None:
     photo = torch.rand(2, 3, 31, 18)
     grid = identity_affine()[None, :, None, None, None].expand(2, 12, 8, 4, 4)
-    assert torch.allclose(slice_and_apply(grid, photo.mean(1, keepdim=True), photo), photo, atol=1e-6)
+    with torch.set_grad_enabled(learning):
+        assert torch.equal(slice_and_apply(grid, photo.mean(1, keepdim=True), photo), photo)
 
 
 @pytest.mark.parametrize("pixels", [1, 40, 1 << 20])
 def test_bands_change_nothing(pixels: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bilateral_grid, "BAND_PIXELS", pixels)
     grid, guide, photo = _draw(2, 12, 8, 4, 4), _draw(2, 1, 13, 19), _draw(2, 3, 13, 19)
+    at_once = slice_and_apply(grid, guide, photo)
     with torch.no_grad():
-        assert torch.equal(slice_and_apply(grid, guide, photo), apply_affine(slice_grid(grid, guide), photo))
+        assert torch.equal(slice_and_apply(grid, guide, photo), at_once)
+    assert torch.allclose(at_once, apply_affine(slice_grid(grid, guide), photo), atol=1e-12)
 
 
 def test_gradients() -> None:

@@ -78,7 +78,7 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         attributes.run(tiny(), "fivek")
     with subprocess.Popen(COMMAND, cwd=root, stderr=subprocess.PIPE, text=True) as first:
         states, end = root / ARMS / "full-0" / "work/.resume/train-fivek", time.monotonic() + 200
-        while not list(states.glob("step-*.pt")):
+        while not list(states.glob("states-*/step-*.pt")):
             assert time.monotonic() < end and first.poll() is None
             time.sleep(0.01)
         first.send_signal(signal.SIGTERM)

@@ -14,7 +14,7 @@ from diffretouch.condition import conditions
 from diffretouch.config import Params
 from diffretouch.files.pictures import read_srgb, resize, write_picture
 from diffretouch.seeds import generator
-from diffretouch.training import autoencoder, prepare
+from diffretouch.training import autoencoder, data, prepare
 from tests import fake_chain
 from tests.test_model import tiny_train
 
@@ -109,17 +109,58 @@ def test_they_are_made_once_and_again_when_a_picture_or_a_setting_changes(params
     assert made(folder) > second and prepare.open_prepared(params, "fivek", folder, CPU).digest != digest
 
 
-def test_an_interrupted_preparation_leaves_the_earlier_one_and_nothing_else(
-    params: Params, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("photos", [0, 1], ids=["behind the autoencoder", "between two photos"])
+def test_an_interrupted_preparation_leaves_the_earlier_one_and_goes_on(
+    params: Params, monkeypatch: pytest.MonkeyPatch, photos: int
 ) -> None:
-    folder = Path("there/views")
+    folder, whole = Path("there/views"), Path("whole/views")
     prepare.prepare(params, "fivek", folder, CPU)
-    first = made(folder)
+    first, other = made(folder), changed(params, views=2)
+    prepare.prepare(other, "fivek", whole, CPU)
+    real, seen = data._view, list[int]()
+
+    def stopped(planes: list[torch.Tensor], source: data.Source) -> dict[str, torch.Tensor]:
+        seen.append(1)
+        if len(seen) > 2 * photos:
+            raise KeyboardInterrupt
+        return real(planes, source)
+
+    monkeypatch.setattr(data, "SAFE_EVERY_S", 0.0)
+    monkeypatch.setattr(data, "_view", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        prepare.prepare(other, "fivek", folder, CPU)
+    assert made(folder) == first
+
+    def counted(planes: list[torch.Tensor], source: data.Source) -> dict[str, torch.Tensor]:
+        seen.append(1)
+        return real(planes, source)
+
+    def again(*_: object) -> None:
+        raise AssertionError("it was fitted already")
+
+    seen.clear()
+    monkeypatch.setattr(data, "_view", counted)
+    monkeypatch.setattr(autoencoder, "fit", again)
+    prepare.prepare(other, "fivek", folder, CPU)
+    assert len(seen) == 2 * (2 - photos) + 1  # two train photos of two views, a val photo of one
+    assert list(folder.parent.iterdir()) == [folder]
+    files = [path.relative_to(whole) for path in sorted(whole.rglob("*")) if path.is_file()]
+    assert files == [path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file()]
+    assert [name for name in files if (whole / name).read_bytes() != (folder / name).read_bytes()] == []
+
+
+def test_an_abandoned_preparation_is_never_taken_for_another(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = Path("there/views")
 
     def stopped(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(prepare, "write_views", stopped)
-    with pytest.raises(KeyboardInterrupt):
-        prepare.prepare(changed(params, views=1), "fivek", folder, CPU)
-    assert made(folder) == first and list(folder.parent.iterdir()) == [folder]
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare, "write_views", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            prepare.prepare(changed(params, views=2, seed=1), "fivek", folder, CPU)
+    prepare.prepare(params, "fivek", folder, CPU)
+    prepare.prepare(params, "fivek", Path("whole"), CPU)
+    assert list(folder.parent.iterdir()) == [folder]
+    weights = "autoencoder/diffusion_pytorch_model.safetensors"
+    assert (folder / weights).read_bytes() == (Path("whole") / weights).read_bytes()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -12,12 +13,14 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 import yaml
 
 from diffretouch.model import RetouchPipeline
+from tests.test_model_start import WEIGHTS, save_base, settings, sha256
 from tests.train_start import STEPS, write_start
 
 STATES = Path("work/.resume/train-fivek")
@@ -51,7 +54,7 @@ def copy(start: Path, folder: Path) -> Path:
 def saved(root: Path) -> int:
     """When a state was last written; 0 before one is. A running training may remove one between two looks."""
     times = [0]
-    for path in (root / STATES).glob("step-*.pt"):
+    for path in (root / STATES).glob("states-*/step-*.pt"):
         with suppress(FileNotFoundError):
             times.append(path.stat().st_mtime_ns)
     return max(times)
@@ -107,19 +110,102 @@ def test_stopped_twice_it_ends_with_the_bytes_of_an_undisturbed_run(
 def test_what_it_leaves_can_be_used(undisturbed: Path) -> None:
     pipe = RetouchPipeline.from_pretrained(undisturbed / MODEL)
     assert sum(value.numel() for value in pipe.unet.parameters()) > 0
-    history = [json.loads(line) for line in (undisturbed / "work/train/fivek/history.jsonl").read_text().splitlines()]
-    assert [point["step"] for point in history] == list(range(2, STEPS + 1, 2))
+    points = history(undisturbed)
+    assert points["step"].to_list() == list(range(2, STEPS + 1, 2))
     curves = {path.stem for path in (undisturbed / "reports/fivek/training").rglob("*.tsv")}
-    assert curves == set().union(*history) - {"step"}
+    assert curves == set(points.columns) - {"step"} and "gradient_norm" in curves
     assert not saved(undisturbed)
     sheets = sorted(path.name for path in (undisturbed / "work/train/fivek/validation").iterdir())
     assert sheets == [f"step-{step:07d}.png" for step in range(8, STEPS + 1, 8)]
 
 
+def trained(start: Path, folder: Path, train: dict[str, Any], runtime: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """What a run with these settings says, and the saved model's index."""
+    root = copy(start, folder)
+    set_params(root, train, runtime)
+    done = subprocess.run(COMMAND, cwd=root, check=False, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stderr, json.loads((root / MODEL / "model_index.json").read_text())
+
+
+def set_params(root: Path, train: dict[str, Any], runtime: dict[str, Any]) -> None:
+    """Change some settings of a copy."""
+    tree = yaml.safe_load((root / "params.yaml").read_text())
+    tree["train"] |= train
+    tree["runtime"] |= runtime
+    (root / "params.yaml").unlink()  # it may be a link to the original
+    (root / "params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
+
+
+def history(root: Path) -> pd.DataFrame:
+    """Of a finished run."""
+    return pd.read_json(root / "work/train/fivek/history.jsonl", lines=True)
+
+
+@pytest.mark.parametrize(
+    ("train", "runtime", "apart"),
+    [
+        ({}, {"gradient_checkpointing": True}, 1e-6),
+        ({}, {"compile": True}, 1e-4),
+        ({"precision": "bf16"}, {}, 0.05),
+    ],
+    ids=["gradient checkpointing", "compiled", "bf16"],
+)
+def test_other_ways_to_compute_it_learn_the_same(
+    start: Path, undisturbed: Path, tmp_path: Path, train: dict[str, Any], runtime: dict[str, Any], apart: float
+) -> None:
+    """The whole stage, validation and saving included: losses as near as the precision allows, the first ones at least.
+
+    Later ones drift apart, as each step's rounding is the next one's weights.
+    """
+    if runtime.get("compile") and not os.environ.get("DIFFRETOUCH_COMPILE"):
+        pytest.skip("a minute and a half of compiling: DIFFRETOUCH_COMPILE=1 runs it, with a C++ compiler")
+    said, _ = trained(start, tmp_path, train, runtime)
+    ours, plain = history(tmp_path), history(undisturbed)
+    assert list(ours.columns) == list(plain.columns) and len(ours) == len(plain)
+    assert ours["loss"].iloc[0] == pytest.approx(plain["loss"].iloc[0], rel=apart)
+    assert ours["loss"].to_list() == pytest.approx(plain["loss"].to_list(), rel=max(0.1, apart))
+    line = said[said.index(f"train {STEPS}/{STEPS}: ") :].splitlines()[0]
+    assert re.search(r"loss \d.*; [\d.]+ ground truths/s, [\d.]+ GiB, 0 s left", line)
+    left = {path.relative_to(tmp_path).parts[0] for path in tmp_path.rglob("dvc.yaml")}
+    assert not left and not (tmp_path / "dvclive").exists()  # dvclive's own pipeline and experiments stay out
+
+
+def test_a_start_from_stable_diffusion_says_so(start: Path, tmp_path: Path) -> None:
+    base = save_base(tmp_path / "sd-base", linear=True)
+    (base / "README.md").write_text("---\nlicense: openrail++\n---\n# A base\n")
+    given = settings(base).model_dump(mode="json")
+    names = ("channels", "attention", "layers_per_block", "norm_groups", "network_size", "condition_gain", "start")
+    train = {name: given[name] for name in (*names, "autoencoder")} | {"steps": 2, "precision": "fp32"}
+    root = tmp_path / "root"
+    _, index = trained(start, root, train, {})
+    weights = {part: sha256(base / part / WEIGHTS) for part in ("unet", "vae")}
+    told = {"weights": "sd-base", "licence": "openrail++"}
+    assert index["origin"]["start"] == {**told, "sha256": weights["unet"]}
+    assert index["origin"]["autoencoder"] == {**told, "sha256": weights["vae"]}
+    card = (root / MODEL / "README.md").read_text()
+    assert "openrail++" in card and weights["unet"] in card and str(tmp_path) not in card
+
+
+def test_asked_to_stop_before_it_learns_it_leaves_as_later(start: Path, tmp_path: Path) -> None:
+    """During imports and preparation: exit code 143, and the next run goes on with what was prepared."""
+    root = copy(start, tmp_path)
+    parts = root / STATES / ".views.part"
+    with subprocess.Popen(COMMAND, cwd=root, stderr=subprocess.PIPE, text=True) as run:
+        try:
+            wait_for(lambda: parts.exists() or run.poll() is not None)
+            run.send_signal(signal.SIGTERM)
+            _, said = run.communicate(timeout=60)
+        finally:
+            run.kill()
+    assert run.returncode == 143, said
+    assert "run the same command to go on" in said and "Traceback" not in said
+
+
 def test_two_processes_train_like_one_with_the_doubled_batch(start: Path, tmp_path: Path) -> None:
     """gloo on the CPU: the same losses to rounding, whether this package starts the processes or torchrun does.
 
-    `accelerate launch` starts them through torchrun, on machines with GPUs.
+    `accelerate launch` starts them through torchrun, on machines with GPUs; without, it starts a single one.
     """
     found = {}
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
@@ -130,15 +216,10 @@ def test_two_processes_train_like_one_with_the_doubled_batch(start: Path, tmp_pa
         ("launched", launched, 1, 2),
     ):
         root = copy(start, tmp_path / name)
-        tree = yaml.safe_load((root / "params.yaml").read_text())
-        tree["train"] |= {"batch_size": batch, "steps": 8, "log_every": 1}
-        tree["runtime"]["processes"] = processes
-        (root / "params.yaml").unlink()
-        (root / "params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
+        set_params(root, {"batch_size": batch, "steps": 8, "log_every": 1}, {"processes": processes})
         done = subprocess.run(command, cwd=root, check=False, capture_output=True, text=True, timeout=180)
         assert done.returncode == 0, done.stderr
-        lines = (root / "work/train/fivek/history.jsonl").read_text().splitlines()
-        found[name] = pd.DataFrame([json.loads(line) for line in lines])
+        found[name] = history(root)
     one = found.pop("one")
     for name, other in found.items():
         assert list(other.columns) == list(one.columns)

@@ -7,6 +7,8 @@ import os
 import random
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffretouch.attributes import scores
 from diffretouch.color import srgb_to_linear
@@ -92,6 +94,11 @@ def _run(
     return objective.pipe, points
 
 
+def _saved(folder: Path) -> list[int]:
+    """Steps of all states in it."""
+    return sorted(int(path.stem.split("-")[1]) for path in folder.glob("states-*/*.pt"))
+
+
 def _weights(pipe: RetouchPipeline) -> Tensor:
     return torch.cat([p.flatten() for part in (pipe.unet, pipe.grid_head, pipe.guide) for p in part.parameters()])
 
@@ -154,7 +161,7 @@ def test_two_processes_agree_on_whether_there_is_time_to_save(tmp_path: Path) ->
     finally:
         for process in both.processes:
             process.kill()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000000004.pt", "step-000000006.pt"]
+    assert _saved(tmp_path) == [4, 6]
 
 
 def test_before_a_save_was_timed_its_size_tells_whether_it_fits(tmp_path: Path) -> None:
@@ -200,7 +207,7 @@ def test_the_global_random_states_are_left_alone(
 
 def test_only_the_newest_states_are_kept(truths: GroundTruths, tmp_path: Path) -> None:
     _run(truths, _settings(), tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000000004.pt", "step-000000006.pt"]
+    assert _saved(tmp_path) == [4, 6]
 
 
 def test_a_stop_during_validation_leaves_it_and_its_point_is_made_again(truths: GroundTruths, tmp_path: Path) -> None:
@@ -222,39 +229,71 @@ def test_a_stop_during_validation_leaves_it_and_its_point_is_made_again(truths: 
     assert torch.equal(_weights(whole), _weights(resumed)) and points == again
 
 
-def test_states_of_an_abandoned_run_never_push_out_new_ones(tmp_path: Path) -> None:
-    old, new = (States(tmp_path, {"tau": tau}, keep=2) for tau in (0.1, 0.2))
-    for step in (600, 700):
-        old.save(step, {})
-    assert new.newest() is None
-    new.save(200, {})
-    assert [path.name for path in sorted(tmp_path.iterdir())] == ["step-000000200.pt"]
-    again = States(tmp_path, {"tau": 0.2}, keep=2)
-    assert again.newest() is not None
-    for step in (400, 600):
-        again.save(step, {})
-    assert [path.name for path in sorted(tmp_path.iterdir())] == ["step-000000400.pt", "step-000000600.pt"]
-
-
-def test_a_state_of_another_configuration_is_refused_by_the_fields_names(
+def test_states_of_another_run_are_refused_by_their_fields_names_and_kept(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    States(tmp_path, flat({"tau": 0.1, "channels": [8, 8]}, "train"), keep=1).save(5, {})
-    assert States(tmp_path, flat({"tau": 0.2, "channels": [8, 16]}, "train"), keep=1).newest() is None
+    old, new = ({"tau": 0.1, "channels": [8, 8]}, {"tau": 0.2, "channels": [8, 16]})
+    for step in (600, 700):
+        States(tmp_path, flat(old, "train"), keep=2).save(step, {})
+    for step in (200, 300, 400):
+        states = States(tmp_path, flat(new, "train"), keep=2)
+        assert (states.newest() is None) == (step == 200)
+        states.save(step, {})
     said = capsys.readouterr().err
-    assert "step-000000005.pt is of another run: train.tau was 0.1, is 0.2, train.channels.1 was 8, is 16" in said
-    state = States(tmp_path, flat({"tau": 0.1, "channels": [8, 8]}, "train"), keep=1).newest()
-    assert state is not None and state["step"] == 5
+    assert "step-000000700.pt is of another run: train.tau was 0.1, is 0.2, train.channels.1 was 8, is 16" in said
+    assert "kept" in said and said.count("another run") == 1
+    assert _saved(tmp_path) == [300, 400, 600, 700]
+    states.clear()
+    state = States(tmp_path, flat(old, "train"), keep=2).newest()
+    assert state is not None and state["step"] == 700 and _saved(tmp_path) == [600, 700]
 
 
 def test_a_loss_that_is_not_finite_stops(truths: GroundTruths, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"at step \d+ \(.*\): lower train.learning_rate"):
+    with pytest.raises(UserError, match=r"is nan at step \d+: lower train.learning_rate"):
         _run(truths, _settings(learning_rate=1e30, clip_norm=1e30, steps=20), tmp_path)
 
 
+@pytest.mark.parametrize("bad_step", [3, 5], ids=["before a save", "in the last step"])
+def test_a_gradient_that_is_not_finite_stops_and_its_weights_are_not_saved(
+    truths: GroundTruths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bad_step: int
+) -> None:
+    """The losses of that step are finite: they were computed before."""
+    real, steps = nn.utils.clip_grad_norm_, iter(range(6))
+
+    def spoiled(parameters: list[Tensor], most: float) -> Tensor:
+        if next(steps) == bad_step:
+            parameters[0].grad = torch.full_like(parameters[0], float("nan"))
+        return real(parameters, most)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(nn.utils, "clip_grad_norm_", spoiled)
+        with pytest.raises(UserError, match=rf"gradient_norm is nan at step {bad_step}: lower .* saved state is kept"):
+            _run(truths, _settings(), tmp_path / "cut")
+    assert _saved(tmp_path / "cut") == ([2] if bad_step == 3 else [2, 4])
+    resumed, _ = _run(truths, _settings(), tmp_path / "cut")
+    whole, _ = _run(truths, _settings(), tmp_path / "whole")
+    assert torch.equal(_weights(whole), _weights(resumed))
+
+
+def test_what_takes_too_long_after_a_stop_is_left_undone(tmp_path: Path) -> None:
+    """A step or a save that hangs: the exit code is that of the signal all the same."""
+    code = (
+        "import signal, sys, time\nfrom diffretouch.training.resume import stop_requests\n"
+        "with stop_requests(0.5):\n    print('here', flush=True)\n    time.sleep(60)\n    time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
+        assert run.stdout is not None and run.stdout.readline() == b"here\n"
+        run.send_signal(signal.SIGTERM)
+        _, said = run.communicate(timeout=30)
+    assert run.returncode == 143 and b"left where it was" in said
+
+
 def test_a_training_that_diverges_stops(truths: GroundTruths, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"training diverges: the noise loss is .* before step 4"):
-        _run(truths, _settings(divergence=1.0001, learning_rate=0.3, clip_norm=1e30), tmp_path)
+    with pytest.raises(UserError, match=r"training diverges: eps is .* before step 4, an untrained network's is 1 "):
+        _run(truths, _settings(divergence=1.0001, learning_rate=0.3, clip_norm=1e30), tmp_path / "noise")
+    pixels = {"pixel_weight": 1e4, "head_learning_rate": 3.0, "clip_norm": 1e30, "steps": 40}
+    with pytest.raises(UserError, match=r"training diverges: loss is .* before step \d+, the first point's is "):
+        _run(truths, _settings(divergence=3.0, **pixels), tmp_path / "pixels")
 
 
 def test_eight_bit_averages_need_their_package(truths: GroundTruths, tmp_path: Path) -> None:

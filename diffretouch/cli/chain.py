@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
-from typing import Annotated, NamedTuple
+import signal
+import sys
+from typing import Annotated, NamedTuple, NoReturn
 
 import typer
 
@@ -101,11 +103,18 @@ def _stage_command(stage: str, words: Words) -> None:
 
 
 def _run(stage: str, dataset: str, *words: object) -> None:
+    if stage == "train":  # from here to the loop, and behind it; the loop saves its state first
+        signal.signal(signal.SIGTERM, _leave)
     from diffretouch.config import load
 
     params = load()
     params.corpus(dataset)
     importlib.import_module(f"diffretouch.stages.{stage}").run(params, dataset, *words)
+
+
+def _leave(number: int, _frame: object) -> NoReturn:
+    print("stopped: run the same command to go on", file=sys.stderr)
+    raise SystemExit(128 + number)
 
 
 for _stage, _words in STAGES.items():

@@ -36,7 +36,8 @@ def run(params: Params, dataset: str, network: str, letter: str = "") -> None:
     expert = params.corpus(dataset).experts.index(letter) if letter else None
     peer = new_peer(network, settings.seed).to(device)
     peer.detail = prepared.scheme.size
-    marks = {**prepared.marks(settings), "network": network, "expert": letter}
+    told = {"network": network, "expert": letter, "runtime.processes": accelerator.num_processes}
+    marks = {**prepared.marks(settings), **told}
     history: list[dict[str, float]] = []
     fit(
         net=peer,

@@ -26,7 +26,6 @@ from diffretouch.files.workspace import new_dir, stage_dir
 from diffretouch.metrics import psnr
 from diffretouch.progress import track
 from diffretouch.sampling.sweeps import Request, requests
-from diffretouch.seeds import generator
 
 if TYPE_CHECKING:
     from diffretouch.model import RetouchPipeline
@@ -78,7 +77,12 @@ def _measure(
         again = (reconstructed(pipe, made, params.train.network_size) for made in scene.experts.values())
         out.append(("texture_autoencoder", "all", _mean(survival(scene.photo, made) for made in again)))
     asked = draws(dataset, scene.photo_id, params.sample, params.compare.draws)
-    made = varied(scene, asked, size) if pipe is None else retouched(pipe, scene, asked, params.sample)
+    if pipe is None:
+        made = varied(scene, asked, size)
+    else:
+        from diffretouch.sampling.retouching import retouched
+
+        made = [picture for _, picture in retouched(pipe, scene.photo, asked, params.sample)]
     best: dict[str, float] = {}
     for picture in made:
         for x, truth in scene.experts.items():
@@ -89,22 +93,6 @@ def _measure(
 def draws(dataset: str, photo_id: str, settings: Sample, count: int) -> list[Request]:
     """The random c of a photo, the same for every arm."""
     return [r for r in requests(dataset, photo_id, {}, settings.seed, count, 3) if r.sweep == DRAWN]
-
-
-def retouched(pipe: RetouchPipeline, scene: Scene, asked: list[Request], settings: Sample) -> list[Picture]:
-    """Our results for the random c."""
-    photo, out = _planes(scene.photo), []
-    for start in range(0, len(asked), settings.batch_size):
-        batch = asked[start : start + settings.batch_size]
-        made = pipe(
-            [photo] * len(batch),
-            torch.tensor([request.condition for request in batch], dtype=torch.float32),
-            num_inference_steps=settings.steps,
-            last_timestep=settings.last_timestep,
-            generator=[generator(*request.noise) for request in batch],
-        )
-        out += [image.permute(1, 2, 0).cpu().numpy() for image in made.images]
-    return out
 
 
 def varied(scene: Scene, asked: list[Request], size: int) -> list[Picture]:

@@ -142,7 +142,9 @@ class Train(Section):
     checkpoint_every: Positive
     """Steps between resumable states in work/.resume."""
     divergence: float = Field(gt=1)
-    """Training stops when the noise loss between two points of the curves is above this; an untrained network has 1."""
+    """Training stops when, between two points of the curves, the noise loss is above this, which is 1 for an untrained
+    network, or the whole loss above so many times the first point's.
+    """
     autoencoder: Autoencoder
 
     @model_validator(mode="after")

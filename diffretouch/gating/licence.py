@@ -13,6 +13,8 @@ from diffretouch.gating.verdict import Reason
 LEARNED = ("train", "val")
 """Splits whose photos a model is made from: val chooses what is kept."""
 SHOWN = 4
+PARTS = {"start": "starting weights", "autoencoder": "autoencoder"}
+"""Of a model's origin, what other models are told under."""
 
 
 def judge_licence(side: Side, params: Params) -> Reason:
@@ -45,16 +47,16 @@ def _licences(side: Side, params: Params) -> Iterator[tuple[str, str]]:
     yield "corpus", side.corpus.get("licence", "")
     # the card is the model's own word, which stays with it when the corpus beside it changes
     yield "model card", str(side.origin.get("licence", ""))
-    yield from _starts(side.origin)
+    yield from _others(side.origin)
     train = params.train
-    for what, source in (("starting weights", train.start.source), ("autoencoder", train.autoencoder.source)):
-        if source is not None and not (what == "starting weights" and side.origin.get("start")):
-            yield what, source  # their licence stands nowhere: the source itself must be named
+    for part, source in (("start", train.start.source), ("autoencoder", train.autoencoder.source)):
+        if source is not None and not side.origin.get(part):
+            yield PARTS[part], source  # their licence stands nowhere: the source itself must be named
 
 
-def _starts(origin: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Of the models whose weights it started from, and theirs."""
-    start = origin.get("start")
-    if start:
-        yield "starting weights", str(start.get("licence", ""))
-        yield from _starts(start)
+def _others(origin: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Of the models whose weights it started from, and theirs; of one that names no licence, the name."""
+    for part, words in PARTS.items():
+        if other := origin.get(part):
+            yield words, str(other.get("licence") or other.get("weights") or "")
+            yield from _others(other)

@@ -40,8 +40,14 @@ class Origin(TypedDict, total=False):
     decode_profile: str
     """Name and version of the rendering that the training photos went through."""
     attributes: Scales
+    weights: str
+    """Of trained weights that say no more of themselves: the hub's id, or the folder's name."""
+    sha256: str
+    """Of those."""
     start: Origin
     """Of the model whose weights the training started from."""
+    autoencoder: Origin
+    """Of the autoencoder, where it was not fitted to the training photos."""
 
 
 PROVENANCE = {
@@ -178,15 +184,17 @@ def _counts(pipe: DiffusionPipeline) -> dict[str, int]:
 
 
 def _licences(origin: Origin) -> list[str]:
-    """Of the data, and of the weights it started from."""
+    """Of the data, of the weights it started from, and of the autoencoder."""
     own = [origin["licence"]] if origin.get("licence") else []
-    return own + (_licences(origin["start"]) if "start" in origin else [])
+    others = [origin[part] for part in ("start", "autoencoder") if part in origin]
+    return own + [licence for other in others for licence in _licences(other)]
 
 
 def _data(origin: Origin) -> str:
     """A list; what the weights of the start were made from stands below, by the same words."""
     told = {
         "Training data": origin.get("dataset"),
+        "Weights": f"{origin['weights']}, SHA-256 `{origin['sha256']}`" if "weights" in origin else None,
         "Provenance": PROVENANCE[origin["provenance"]] if "provenance" in origin else None,
         "Rendering of the photos": origin.get("decode_profile"),
         "Licence": origin.get("licence"),
@@ -195,4 +203,6 @@ def _data(origin: Origin) -> str:
     lines = [f"- {name}: {words}" for name, words in told.items() if words]
     if origin.get("start"):
         lines += ["", "It started from the weights of another model:", "", _data(origin["start"])]
+    if origin.get("autoencoder"):
+        lines += ["", "Its autoencoder is another model's:", "", _data(origin["autoencoder"])]
     return "\n".join(lines) or "Not recorded."

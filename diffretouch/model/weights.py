@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL
-from huggingface_hub import snapshot_download
+from huggingface_hub import metadata_load, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
 from diffretouch.errors import UserError
@@ -44,6 +44,18 @@ def check(file: Path, sha256: str, meant: str) -> None:
         found = hashlib.file_digest(stream, "sha256").hexdigest()
     if found != sha256:
         raise UserError(f"{file} has sha256 {found}, but params.yaml expects {sha256}")
+
+
+def origin_of(source: str, sha256: str) -> dict[str, str]:
+    """What a model card tells of trained weights at `source`: their name, checksum, and the licence of their own card.
+
+    A folder is named without where it lies.
+    """
+    folder = find(source, "the source", "do without")
+    card = folder / "README.md"
+    licence = (metadata_load(card) or {}).get("license") if card.exists() else None
+    told = {"weights": folder.name if Path(source).is_dir() else source, "sha256": sha256}
+    return told | ({"licence": str(licence)} if licence else {})
 
 
 def read_config(file: Path) -> dict[str, Any]:

@@ -27,8 +27,9 @@ from diffretouch.files.workspace import new_dir, require, stage_dir
 from diffretouch.model import RetouchPipeline
 from diffretouch.progress import track
 from diffretouch.sampling.made import Made, Part
+from diffretouch.sampling.retouching import retouched
 from diffretouch.sampling.sweeps import Request, requests
-from diffretouch.seeds import generator, seed_of
+from diffretouch.seeds import seed_of
 
 OF_PHOTO = ["split", *FACTS]
 """Of the photo, carried into the table."""
@@ -93,18 +94,8 @@ def run(params: Params, dataset: str, part: Part | None = None) -> None:
 
 def _make(pipe: RetouchPipeline, source: Path, wanted: list[Request], settings: Sample, folder: Path) -> None:
     """One photo's pictures."""
-    picture = torch.from_numpy(read_srgb(source)).permute(2, 0, 1)
-    for start in range(0, len(wanted), settings.batch_size):
-        batch = wanted[start : start + settings.batch_size]
-        made = pipe(
-            [picture] * len(batch),
-            torch.tensor([request.condition for request in batch], dtype=torch.float32),
-            num_inference_steps=settings.steps,
-            last_timestep=settings.last_timestep,
-            generator=[generator(*request.noise) for request in batch],
-        )
-        for request, image in zip(batch, made.images, strict=True):
-            write_png8(folder / _file(request), image.permute(1, 2, 0).cpu().numpy())
+    for request, picture in retouched(pipe, read_srgb(source), wanted, settings):
+        write_png8(folder / _file(request), picture)
 
 
 def _file(request: Request) -> str:

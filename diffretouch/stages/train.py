@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +15,22 @@ from dvclive import Live
 from safetensors import SafetensorError
 from torch import nn
 
-from diffretouch.config import Params
+from diffretouch.config import Params, Train
 from diffretouch.errors import UserError
 from diffretouch.files.atomic import write_text
 from diffretouch.files.workspace import new_dir, report_dir, stage_dir, training_dir
 from diffretouch.model import RetouchPipeline
 from diffretouch.model.build import new_pipeline
 from diffretouch.model.start import parameter_groups
+from diffretouch.model.weights import origin_of
 from diffretouch.training import ranks
 from diffretouch.training.diffusion import DiffRetouchObjective, Networks, pipeline_with
 from diffretouch.training.loop import fit
 from diffretouch.training.prepare import Prepared, open_prepared, prepare
 from diffretouch.training.resume import States
 from diffretouch.training.validation import Validation
+
+HISTORY = "history.jsonl"
 
 
 def run(params: Params, dataset: str) -> None:
@@ -48,21 +51,16 @@ def run(params: Params, dataset: str) -> None:
     data, settings = prepared.train, params.train
     pipe = _pipeline(params, dataset, prepared).to(device)
     validation = Validation(prepared.val, prepared.noticeable(prepared.val), settings.seed)
-    states = States(folder, prepared.marks(settings), runtime.keep_checkpoints)
-    history: list[dict[str, float]] = []
+    # a step sees batch_size ground truths a process
+    marks = {**prepared.marks(settings), "runtime.processes": accelerator.num_processes}
+    states = States(folder, marks, runtime.keep_checkpoints)
 
     def validate(averaged: nn.Module, step: int, stopping: Callable[[], bool]) -> dict[str, float]:
         found = validation.measure(pipeline_with(pipe, averaged), stopping)
         found.write_sheet(_sheet(folder, step))
         return found.means()
 
-    with _curves(dataset) if accelerator.is_main_process else nullcontext() as curves:
-
-        def on_point(point: dict[str, float]) -> None:
-            history.append(point)
-            if curves is not None:
-                _draw(curves, point)
-
+    with _curves(dataset, folder) if accelerator.is_main_process else nullcontext() as draw:
         net = Networks(pipe)
         fit(
             net=net,
@@ -78,11 +76,12 @@ def run(params: Params, dataset: str) -> None:
             accelerator=accelerator,
             states=states,
             validate=validate,
-            on_point=on_point,
+            on_point=draw or (lambda _point: None),
         )
     if accelerator.is_main_process:
-        _write(new_dir(stage_dir("train", dataset)), pipe, history, folder)
+        _write(new_dir(stage_dir("train", dataset)), pipe, folder)
         states.clear()
+        (folder / HISTORY).unlink(missing_ok=True)
         shutil.rmtree(folder / "validation")  # copied; and what a killed run was still writing there
     accelerator.end_training()
 
@@ -93,8 +92,8 @@ def _pipeline(params: Params, dataset: str, prepared: Prepared) -> RetouchPipeli
     pipe = new_pipeline(settings, prepared.vae, params.corpus(dataset).sampler_variance, settings.seed)
     corpus = json.loads((stage_dir("decode", dataset) / "corpus.json").read_text())
     told = {name: corpus[name] for name in ("provenance", "licence", "notes", "decode_profile")}
-    start = {"start": pipe.config.origin} if pipe.config.origin else {}  # whose licence binds this model, too
-    pipe.register_to_config(origin={"dataset": corpus["name"], **told, "attributes": prepared.scales, **start})
+    origin = {"dataset": corpus["name"], **told, "attributes": prepared.scales, **_others(pipe, settings)}
+    pipe.register_to_config(origin=origin)
     if params.runtime.gradient_checkpointing:
         pipe.unet.enable_gradient_checkpointing()
     if params.runtime.compile:
@@ -103,30 +102,55 @@ def _pipeline(params: Params, dataset: str, prepared: Prepared) -> RetouchPipeli
     return pipe
 
 
-def _curves(dataset: str) -> Live:
-    """Written anew from the first point, also where training goes on; dvclive's tracking of experiments is DVC's."""
-    return Live(str(report_dir(dataset) / "training"), save_dvc_exp=False, dvcyaml=None, report=None, resume=False)
+def _others(pipe: RetouchPipeline, settings: Train) -> dict[str, Any]:
+    """Where the weights at step 0 are from, whose licences bind this model, too."""
+    start, named = settings.start, settings.autoencoder
+    told = {}
+    if pipe.config.origin:
+        told["start"] = pipe.config.origin
+    elif start.source is not None and start.sha256 is not None:
+        told["start"] = origin_of(start.source, start.sha256)
+    if (source := named.source or start.source) is not None and named.sha256 is not None:
+        told["autoencoder"] = origin_of(source, named.sha256)
+    return told
 
 
-def _draw(curves: Live, point: dict[str, float]) -> None:
-    curves.step = int(point["step"])
-    for name, value in point.items():
-        if name != "step":
-            curves.log_metric(name, value)
-    curves.make_summary()
+@contextmanager
+def _curves(dataset: str, folder: Path) -> Iterator[Callable[[dict[str, float]], None]]:
+    """Takes each point for dvclive's curves and the JSON lines in `folder`.
+
+    Written anew from the first point, also where training goes on; dvclive's tracking of experiments is DVC's.
+    """
+    report = report_dir(dataset) / "training"
+    with (
+        Live(str(report), save_dvc_exp=False, dvcyaml=None, report=None, resume=False) as curves,
+        (folder / HISTORY).open("w", buffering=1) as lines,
+    ):
+
+        def draw(point: dict[str, float]) -> None:
+            lines.write(json.dumps(point) + "\n")
+            curves.step = int(point["step"])
+            for name, value in point.items():
+                if name != "step":
+                    curves.log_metric(name, value)
+            curves.make_summary()
+
+        yield draw
 
 
 def _sheet(folder: Path, step: int) -> Path:
     return folder / "validation" / f"step-{step:07d}.png"
 
 
-def _write(out: Path, pipe: RetouchPipeline, history: list[dict[str, Any]], folder: Path) -> None:
+def _write(out: Path, pipe: RetouchPipeline, folder: Path) -> None:
     model = out / "model"
     try:
         pipe.save_pretrained(model)
     except SafetensorError as error:
         raise UserError(f"{model} cannot be written ({error}); the trained state is kept in {folder}") from error
-    write_text(out / "history.jsonl", "".join(json.dumps(point) + "\n" for point in history))
+    history = (folder / HISTORY).read_text()
+    write_text(out / HISTORY, history)
     (out / "validation").mkdir()
-    for step in (int(point["step"]) for point in history if "val_psnr" in point):
-        shutil.copyfile(_sheet(folder, step), _sheet(out, step))
+    for point in map(json.loads, history.splitlines()):
+        if "val_psnr" in point:
+            shutil.copyfile(_sheet(folder, point["step"]), _sheet(out, point["step"]))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
@@ -30,7 +31,9 @@ Conditions = Callable[[Tensor], Tensor]
 """Scores (K,4) to c (K,4)."""
 Encoder = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Pictures (K,3,S,S) in [0,1] to the mean and standard deviation of their latents, each (K,4,S/8,S/8)."""
-DIGEST = "digest.json"
+DIGEST, PHOTOS = "digest.json", "photos.json"
+"""Written when all views are there; until then how many photos' views are safe on disk."""
+SAFE_EVERY_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -94,20 +97,43 @@ class Source:
 
 
 def write_views(rows: pd.DataFrame, source: Source, views: int, seed: int, out: Path) -> None:
-    """Read the manifest's `rows` into `views` views each, an .npy file for each field of GroundTruths, in `out`."""
+    """Read the manifest's `rows` into `views` views each, an .npy file for each field of GroundTruths, in `out`.
+
+    Stopped, the same call goes on behind the last photo that is safe on disk; nothing where all of them are.
+    """
+    if (out / DIGEST).exists():
+        (out / PHOTOS).unlink(missing_ok=True)
+        return
+    done = json.loads((out / PHOTOS).read_text()) if (out / PHOTOS).exists() else 0
     files: dict[str, np.memmap] = {}
     digest = hashlib.sha256()
-    for number, view in enumerate(track(_views(rows, source, views, seed), "reading", len(rows) * views)):
-        for name, value in view.items():
-            array = value.numpy()
+    if done:
+        files = {name: open_memmap(out / f"{name}.npy", mode="r+") for name in NAMES}
+        for number in range(done * views):
+            for name in NAMES:
+                digest.update(np.ascontiguousarray(files[name][number]).data)
+    left, saved = _views(rows.iloc[done:], source, views, seed), time.monotonic()
+    shown = track(left, "reading", len(rows) * views, done=done * views)
+    for number, view in enumerate(shown, done * views):
+        for name in NAMES:
+            array = view[name].numpy()
             if name not in files:
                 shape = (len(rows) * views, *array.shape)
                 files[name] = open_memmap(out / f"{name}.npy", mode="w+", dtype=array.dtype, shape=shape)
             files[name][number] = array
             digest.update(np.ascontiguousarray(array).data)
+        if (number + 1) % views == 0 and time.monotonic() - saved > SAFE_EVERY_S:
+            _flush(files)
+            write_json(out / PHOTOS, (number + 1) // views)
+            saved = time.monotonic()
+    _flush(files)
+    write_json(out / DIGEST, {"sha256": digest.hexdigest()})
+    (out / PHOTOS).unlink(missing_ok=True)
+
+
+def _flush(files: dict[str, np.memmap]) -> None:
     for file in files.values():
         file.flush()
-    write_json(out / DIGEST, {"sha256": digest.hexdigest()})
 
 
 def open_views(folder: Path) -> GroundTruths:

@@ -19,7 +19,7 @@ from diffretouch.config import Train
 from diffretouch.errors import UserError
 from diffretouch.training.objective import Objective, parts
 from diffretouch.training.optimisers import new_optimiser
-from diffretouch.training.resume import CutShort, States, Stopped, stop_requests
+from diffretouch.training.resume import LEAVES_AFTER_S, CutShort, States, Stopped, stop_requests
 
 SAY_EVERY_S = 10.0
 LOOK_EVERY = 10
@@ -64,7 +64,7 @@ def fit(
     if (state := states.newest()) is not None:
         first, history, window = state["step"], state["history"], state["window"]
         for name, part in kept.items():
-            part.load_state_dict(state[name])
+            part.load_state_dict(state.pop(name))
         _say(accelerator, f"going on from step {first} of {settings.steps}")
     for point in history:
         on_point(point)
@@ -83,7 +83,7 @@ def fit(
     pending: list[dict[str, Tensor]] = []
     started = said = looked = time.monotonic()
     saved, look_every = first, 1
-    with stop_requests() as stops:
+    with stop_requests(LEAVES_AFTER_S) as stops:
         for step in range(first, settings.steps):
             optimiser.zero_grad(set_to_none=True)
             of_step: list[dict[str, Tensor]] = []
@@ -93,11 +93,12 @@ def fit(
                     losses = objective.losses(model, share)
                     accelerator.backward(losses["loss"] / len(shares))
                 of_step.append({name: value.detach() for name, value in losses.items()})
-            nn.utils.clip_grad_norm_(trained, settings.clip_norm)
+            norm = nn.utils.clip_grad_norm_(trained, settings.clip_norm)
             optimiser.step()
             schedule.step()
             averaged.update_parameters(net)
-            pending.append({name: torch.stack([p[name] for p in of_step]).mean() for name in of_step[0]})
+            means = {name: torch.stack([p[name] for p in of_step]).mean() for name in of_step[0]}
+            pending.append({**means, "gradient_norm": norm.detach()})
 
             done = step + 1
             is_point, is_save = (done % n == 0 or done == settings.steps for n in _intervals(settings))
@@ -113,11 +114,8 @@ def fit(
                 point = {"step": done} | {name: round(_mean(window, name), 6) for name in window[0]}
                 point["learning_rate"] = round(float(schedule.get_last_lr()[0]), 8)
                 window = []
-                if point.get("eps", 0.0) > settings.divergence and done > settings.warmup_steps:
-                    raise UserError(
-                        f"training diverges: the noise loss is {point['eps']:.3g} before step {done}, an untrained "
-                        f"network's is 1 (train.divergence {settings.divergence:g}): lower train.learning_rate"
-                    )
+                if done > settings.warmup_steps:
+                    _refuse_divergence(point, (history or [point])[0], settings)
                 if done % settings.validate_every < settings.log_every or done == settings.steps:
                     measured, unfinished = dict[str, float](), 0
                     if first_process:
@@ -150,6 +148,16 @@ def fit(
     net.eval()
 
 
+def _refuse_divergence(point: dict[str, float], first: dict[str, float], settings: Train) -> None:
+    """UserError where the noise loss is far beyond an untrained network's, 1, or the loss beyond the first point's."""
+    for name, usual, whose in (("eps", 1.0, "an untrained network's"), ("loss", first["loss"], "the first point's")):
+        if point.get(name, 0.0) > settings.divergence * usual:
+            raise UserError(
+                f"training diverges: {name} is {point[name]:.3g} before step {point['step']:.0f}, {whose} is "
+                f"{usual:.3g} (train.divergence {settings.divergence:g}): lower train.learning_rate"
+            )
+
+
 def _intervals(settings: Train) -> tuple[int, int]:
     return settings.log_every, settings.checkpoint_every
 
@@ -161,7 +169,9 @@ def _place(accelerator: Accelerator) -> tuple[int, int]:
 def _finite(
     accelerator: Accelerator, pending: list[dict[str, Tensor]], done: int, settings: Train
 ) -> list[dict[str, float]]:
-    """The losses of the last steps as numbers, means over all processes; UserError where one is not finite."""
+    """The losses of the last steps and the norms of their gradients, before clipping, as numbers: means over all
+    processes. UserError where one is not finite: weights that it made were not saved.
+    """
     names = list(pending[0])
     table = torch.stack([torch.stack([losses[name] for name in names]) for losses in pending])
     if accelerator.num_processes > 1:
@@ -170,7 +180,7 @@ def _finite(
     for step, row in enumerate(rows, done - len(rows)):
         if bad := [name for name in names if not math.isfinite(row[name])]:
             raise UserError(
-                f"the loss is {row['loss']} at step {step} ({', '.join(f'{n} {row[n]}' for n in bad)}): lower "
+                f"{', '.join(f'{name} is {row[name]}' for name in bad)} at step {step}: lower "
                 f"train.learning_rate ({settings.learning_rate:g}); the last saved state is kept"
             )
     return rows

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -90,11 +89,10 @@ def prepare(
     }
 
     def make(out: Path) -> None:
-        fitting = partial(some_results, rows["train"], decoded, experts, settings.network_size, FIT_PICTURES)
         vae = trained_autoencoder(settings)
         if vae is None:
-            vae = autoencoder.fit(settings.autoencoder, settings.norm_groups, fitting(), settings.seed, device)
-            vae.save_pretrained(out / "autoencoder")
+            pictures = partial(some_results, rows["train"], decoded, experts, settings.network_size, FIT_PICTURES)
+            vae = _fitted(settings, pictures, device, out / "autoencoder")
         vae.eval().requires_grad_(False).to(device)
         table = read_table(attributes / "attributes.parquet", ["split", *(f"score_{a}" for a in ATTRIBUTES)])
         scored = torch.tensor(table.loc[table["split"] == "train", [f"score_{a}" for a in ATTRIBUTES]].to_numpy())
@@ -108,10 +106,20 @@ def prepare(
             workers=params.runtime.workers,
         )
         for split, views in (("train", settings.views), ("val", 1)):
-            (out / split).mkdir()
+            (out / split).mkdir(exist_ok=True)
             write_views(rows[split], source, views, settings.seed, out / split)
 
     _once(folder, marks, make)
+
+
+def _fitted(settings: Train, pictures: Callable[[], Tensor], device: torch.device, folder: Path) -> AutoencoderKL:
+    """The small autoencoder, fitted and saved in `folder` unless it lies there."""
+    if not folder.exists():
+        vae = autoencoder.fit(settings.autoencoder, settings.norm_groups, pictures(), settings.seed, device)
+        beside = new_dir(folder.with_name(f".{folder.name}"))
+        vae.save_pretrained(beside)
+        beside.replace(folder)
+    return AutoencoderKL.from_pretrained(folder, local_files_only=True)
 
 
 def open_prepared(params: Params, dataset: str, folder: Path, device: torch.device) -> Prepared:
@@ -130,19 +138,24 @@ def open_prepared(params: Params, dataset: str, folder: Path, device: torch.devi
 
 
 def _once(folder: Path, marks: Mapping[str, Mark], make: Callable[[Path], None]) -> None:
-    """Let `make` fill `folder`, whole, unless it was filled for the same `marks`."""
-    for left in folder.parent.glob(f".{folder.name}.*"):
-        shutil.rmtree(left)  # by a run that was killed
-    if (folder / MARKS).exists() and json.loads((folder / MARKS).read_text()) == marks:
+    """Let `make` fill `folder`, whole, unless it was filled for the same `marks`.
+
+    It is filled beside; stopped, the next call for the same marks hands `make` what is there already.
+    """
+    part = folder.with_name(f".{folder.name}.part")
+    if _marks_of(folder) == marks:
+        shutil.rmtree(part, ignore_errors=True)  # an abandoned one for other marks
         return
-    beside = new_dir(folder.with_name(f".{folder.name}.{os.getpid()}"))
-    try:
-        make(beside)
-        write_json(beside / MARKS, marks)
-        shutil.rmtree(folder, ignore_errors=True)
-        beside.replace(folder)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+    if _marks_of(part) != marks:
+        new_dir(part)
+        write_json(part / MARKS, marks)
+    make(part)
+    shutil.rmtree(folder, ignore_errors=True)
+    part.replace(folder)
+
+
+def _marks_of(folder: Path) -> dict[str, Mark] | None:
+    return json.loads((folder / MARKS).read_text()) if (folder / MARKS).exists() else None
 
 
 def usable_photos(dataset: str, experts: tuple[str, ...]) -> dict[str, pd.DataFrame]:

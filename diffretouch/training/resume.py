@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import errno
+import hashlib
+import json
 import os
+import shutil
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +24,8 @@ from diffretouch.files.atomic import whole
 Mark = str | int | float | bool | None
 SLOWEST_SAVE_S = 20.0
 """A process that is asked to stop has 30 seconds with most schedulers, and must leave within them."""
+LEAVES_AFTER_S = 25.0
+"""Whatever it is doing by then - a save, a compilation, a step that hangs - it is left undone."""
 SLOW_DISK = 200e6
 """Bytes a second that a save is expected to write before one has been timed."""
 
@@ -33,31 +39,38 @@ def flat(tree: Any, name: str) -> dict[str, Mark]:
 
 
 class States:
-    """The states of one run in a folder, a file a step, the newest `keep` of them.
+    """The states of one run in a folder of its own, a file a step, the newest `keep` of them.
 
-    `marks` say what the run is made of (parameters, data, code, versions): a state with other ones is never taken up.
+    `marks` say what the run is made of (parameters, data, code, versions), and name the folder inside `home`: a state
+    with other ones is never taken up, and never removed.
     """
 
-    def __init__(self, folder: Path, marks: Mapping[str, Mark], keep: int) -> None:
-        self.folder, self.marks, self.keep = folder, dict(marks), keep
+    def __init__(self, home: Path, marks: Mapping[str, Mark], keep: int) -> None:
+        self.marks, self.keep = dict(marks), keep
+        digest = hashlib.sha256(json.dumps(self.marks, sort_keys=True).encode()).hexdigest()
+        self.folder = home / f"states-{digest[:16]}"
         self._seconds = 0.0
-        self._own: list[Path] = []
 
     def newest(self) -> dict[str, Any] | None:
-        """The newest state of this run, or None; what is different in another run's is said on stderr."""
+        """The newest state of this run, on the CPU, or None; other runs' beside it are said on stderr, with the fields
+        that differ.
+        """
         for left in self.folder.glob(".step-*"):
             left.unlink(missing_ok=True)  # by a save that was killed
-        for path in reversed(self._files()):
-            state = torch.load(path, weights_only=True, mmap=True)
-            differing = _differences(state["marks"], self.marks)
-            if not differing:
-                self._own = self._files()
-                return state
-            print(f"{path} is of another run: {differing}; it is not taken up", file=sys.stderr)
+        if files := self._files():
+            return _read(files[-1])
+        for other in sorted(self.folder.parent.glob("states-*")):
+            if other != self.folder and (theirs := _states(other)):
+                print(
+                    f"{theirs[-1]} is of another run: {_differences(_read(theirs[-1])['marks'], self.marks)}; it is "
+                    f"not taken up, and kept for a run like that one ({_gib(theirs):.1f} GiB; `rm -r {other}` frees "
+                    "them)",
+                    file=sys.stderr,
+                )
         return None
 
     def save(self, step: int, state: Mapping[str, Any]) -> None:
-        """Write the state after `step` steps, whole, then remove this run's older ones and another run's.
+        """Write the state after `step` steps, whole, then remove this run's older ones.
 
         Raises OSError where it does not fit; the states before it are still there then.
         """
@@ -71,8 +84,7 @@ class States:
                 if _free(self.folder) > _size(state):
                     raise
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
-        self._own = [*(old for old in self._own if old != path), path][-self.keep :]
-        for old in set(self._files()) - set(self._own):
+        for old in self._files()[: -self.keep]:
             old.unlink()
         self._seconds = time.monotonic() - started
 
@@ -82,11 +94,24 @@ class States:
 
     def clear(self) -> None:
         """Remove them all: the run is over."""
-        for path in self._files():
-            path.unlink()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _files(self) -> list[Path]:
-        return sorted(self.folder.glob("step-*.pt"))
+        return _states(self.folder)
+
+
+def _states(folder: Path) -> list[Path]:
+    """Oldest first."""
+    return sorted(folder.glob("step-*.pt"))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    # to the CPU: else every process of a machine would load all of it onto the first process's GPU
+    return torch.load(path, weights_only=True, mmap=True, map_location="cpu")
+
+
+def _gib(files: list[Path]) -> float:
+    return sum(file.stat().st_size for file in files) / 2**30
 
 
 def _differences(theirs: Mapping[str, Mark], ours: Mapping[str, Mark]) -> str:
@@ -125,16 +150,33 @@ class Stopped(SystemExit):
 
 
 @contextmanager
-def stop_requests() -> Iterator[list[int]]:
-    """While inside, SIGTERM and Ctrl-C are put into the list given, for the loop to act on between two steps."""
+def stop_requests(leave_after_s: float | None = None) -> Iterator[list[int]]:
+    """While inside, SIGTERM and Ctrl-C are put into the list given, for the loop to act on between two steps.
+
+    A process that is still inside `leave_after_s` seconds later ends there and then, with the exit code it would have
+    had: files that it was writing have not taken their places.
+    """
     received: list[int] = []
+    timers: list[threading.Timer] = []
 
     def note(number: int, _frame: FrameType | None) -> None:
         received.append(number)
+        if leave_after_s is not None and not timers:
+            timers.append(threading.Timer(leave_after_s, _leave, [number, leave_after_s]))
+            timers[0].daemon = True
+            timers[0].start()
 
     before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield received
     finally:
+        for timer in timers:
+            timer.cancel()
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _leave(number: int, after_s: float) -> None:
+    words = f"not done {after_s:.0f} s after it was asked to stop: left where it was, the last saved state is kept\n"
+    os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, words.encode())
+    os._exit(128 + number)

@@ -1,0 +1,32 @@
+"""A photo through a model, many times."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+
+from diffretouch.config import Sample
+from diffretouch.files.pictures import Picture
+from diffretouch.model import RetouchPipeline
+from diffretouch.sampling.sweeps import Request
+from diffretouch.seeds import generator
+
+
+def retouched(
+    pipe: RetouchPipeline, photo: Picture, asked: Sequence[Request], settings: Sample
+) -> Iterator[tuple[Request, Picture]]:
+    """Each request with its picture, (H,W,3) sRGB in [0,1]; `batch_size` at a time."""
+    planes = torch.from_numpy(np.ascontiguousarray(photo)).permute(2, 0, 1)
+    for start in range(0, len(asked), settings.batch_size):
+        batch = asked[start : start + settings.batch_size]
+        made = pipe(
+            [planes] * len(batch),
+            torch.tensor([request.condition for request in batch], dtype=torch.float32),
+            num_inference_steps=settings.steps,
+            last_timestep=settings.last_timestep,
+            generator=[generator(*request.noise) for request in batch],
+        )
+        for request, image in zip(batch, made.images, strict=True):
+            yield request, image.permute(1, 2, 0).cpu().numpy()
