@@ -1,6 +1,6 @@
 """Retraining on the fivek demo from end to end: real photos, trainings, the real gate, and every way it can end.
 
-`python -m benchmarks.retrain [--steps 300 700 100]` clones this repository's HEAD to a temporary folder, and there
+`python -m benchmarks.retrain [--steps 300 1200 100]` clones this repository's HEAD to a temporary folder, and there
 retrains with so many steps one after the other, each run again without a change, and rolls back at the end. It writes
 benchmarks/results/retrain.{json,md}: what each run said, how long it took, and which model was in use afterwards.
 About 15 minutes on two cores.
@@ -33,7 +33,7 @@ DATASET = "fivek"
 def main() -> None:
     """All of it; ends with an error where the rollback does not give the bytes of the model before."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, nargs="+", default=[300, 700, 100])
+    parser.add_argument("--steps", type=int, nargs="+", default=[300, 1200, 100])
     asked = parser.parse_args()
     commit = call(ROOT, "git", "rev-parse", "HEAD").strip()
     with tempfile.TemporaryDirectory(prefix="retrain-") as top:
@@ -82,6 +82,7 @@ def retrained(lab: Path, what: str) -> dict[str, Any]:
     print(f"== {what}", flush=True)
     start = time.perf_counter()
     said = call(lab, sys.executable, "-m", "flows.retrain", "--dataset", DATASET).splitlines()[-1]
+    print(said, flush=True)
     return {"run": what, "said": said, "seconds": round(time.perf_counter() - start), "in use": in_use(lab)}
 
 

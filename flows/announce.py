@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -15,6 +17,10 @@ from prefect.blocks.core import Block
 from diffretouch.errors import ConfigError, UserError
 
 COMMAND_S = 60
+COMMAND = "DIFFRETOUCH_NOTIFY"
+"""A command and its arguments, quoted as for a shell (none is involved). In the environment, whose owner may run
+commands here anyway, and never a flow's parameter, which comes from a server.
+"""
 
 
 class NotTold(UserError):
@@ -28,9 +34,10 @@ class Teller:
         ConfigError: the command or the block does not exist: said before hours of training, not after.
     """
 
-    def __init__(self, command: Sequence[str] | None, block: str | None) -> None:
+    def __init__(self, block: str | None) -> None:
+        command = shlex.split(os.environ.get(COMMAND, ""))
         if command and shutil.which(command[0]) is None:
-            raise ConfigError(f"notify: there is no command {command[0]!r}")
+            raise ConfigError(f"{COMMAND}: there is no command {command[0]!r}")
         self._command, self._block = command, _notification(block) if block else None
 
     def tell(self, outcomes: Sequence[Mapping[str, Any]]) -> None:

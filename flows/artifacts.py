@@ -15,14 +15,19 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 REPORT = Path("reports/index.html")
 
 
-def publish(rows: list[dict[str, Any]], datasets: Iterable[str], root: Path) -> None:
-    """A table of stages; a table of numbers for each dataset that has them; a link to the report if there is one."""
-    create_table_artifact(rows, key="stages", description=f"What became of each stage in {root}")
+def publish(rows: list[dict[str, Any]], datasets: Iterable[str], root: Path, whose: str = "") -> None:
+    """A table of stages; a table of numbers for each dataset that has them; a link to the report if there is one.
+
+    What is `whose` (challenger, champion) has names of its own, and no link: it lies in a clone that goes.
+    """
+    ending = f"-{key(whose)}" if whose else ""
+    create_table_artifact(rows, key=f"stages{ending}", description=f"What became of each stage in {root}")
     for dataset in datasets:
         file = root / "reports" / dataset / "metrics.json"
         if file.is_file():
-            create_markdown_artifact(headlines(dataset, json.loads(file.read_text())), key=f"metrics-{key(dataset)}")
-    if (root / REPORT).is_file():
+            words = headlines(dataset, json.loads(file.read_text()), whose)
+            create_markdown_artifact(words, key=f"metrics-{key(dataset)}{ending}")
+    if not whose and (root / REPORT).is_file():
         link(root / REPORT)
 
 
@@ -37,9 +42,9 @@ def key(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
-def headlines(dataset: str, metrics: dict[str, Any]) -> str:
+def headlines(dataset: str, metrics: dict[str, Any], whose: str = "") -> str:
     """Markdown: a table a split, a line a row and metric, each mean with its interval."""
-    lines = [f"# {_cell(dataset)}"]
+    lines = [f"# {_cell(dataset)}{f', the {_cell(whose)}' if whose else ''}"]
     for split, rows in metrics.items():
         lines += ["", f"## {_cell(split)}", "", "| row | metric | mean | 95 % interval | n | groups |"]
         lines += ["|---|---|---:|---|---:|---:|"]

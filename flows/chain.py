@@ -32,7 +32,7 @@ from flows.dvc_process import DvcBusy, Stopped
 from flows.graph import Stage
 from flows.survey import survey
 
-LOCK_RETRIES = 60
+LOCK_RETRIES = 720
 LOCK_DELAY_S = 5
 STATE_NAMES = {"ran": "Completed", "restored": "Restored", "up to date": "UpToDate"}
 LOGS = Path("work/logs")
@@ -154,6 +154,7 @@ def reproduce(
     outcomes: Outcomes,
     timeouts: Mapping[str, float] | None = None,
     sample_parts: int = 1,
+    whose: str = "",
 ) -> State[None]:
     """Run `stages`, given so that each follows what it needs; a failure leaves the stages below it not run.
 
@@ -181,7 +182,8 @@ def reproduce(
     results = outcomes.results = [
         run.ended.get(name) or _unfinished(name, future.state) for name, future in futures.items()
     ]
-    artifacts.publish(_rows(results, run), sorted({stage.dataset for stage in stages if stage.dataset}), root)
+    datasets = sorted({stage.dataset for stage in stages if stage.dataset})
+    artifacts.publish(_rows(results, run), datasets, root, whose)
     bad = [result.stage for result in results if result.outcome in ("failed", "not run")]
     if bad:
         return Failed(message=f"failed or not run: {', '.join(bad)}")
@@ -196,15 +198,17 @@ def run(
     wait: bool = False,
     timeouts: Mapping[str, float] | None = None,
     sample_parts: int = 1,
+    whose: str = "",
 ) -> list[Result]:
     """The flow as the only chain in `root`, at most `max_workers` stages at the same time; what became of each stage.
 
     Where another chain runs there: workspace.Busy, or with `wait` after it has ended. `timeouts` are seconds by stage
     (`train`) or instance (`train@fivek`); a stage that takes longer is ended, and has failed.
-    Pictures are sampled in `sample_parts` by workers of the server (flows/parts.py).
+    Pictures are sampled in `sample_parts` by workers of the server (flows/parts.py). `whose` names the numbers on
+    Prefect's pages that are not the repository's own: the challenger's, the champion's.
     """
     with workspace.hold(root, wait):
-        return run_held(stages, root, max_workers, timeouts, sample_parts)
+        return run_held(stages, root, max_workers, timeouts, sample_parts, whose)
 
 
 def run_held(
@@ -213,6 +217,7 @@ def run_held(
     max_workers: int = 1,
     timeouts: Mapping[str, float] | None = None,
     sample_parts: int = 1,
+    whose: str = "",
 ) -> list[Result]:
     """`run` for who holds the workspace already."""
     if sample_parts > 1:
@@ -221,7 +226,7 @@ def run_held(
     runner: Any = ThreadPoolTaskRunner(max_workers=max_workers)
     outcomes = Outcomes()
     state: State[Any] = reproduce.with_options(task_runner=runner)(
-        stages, root, outcomes, timeouts, sample_parts, return_state=True
+        stages, root, outcomes, timeouts, sample_parts, whose, return_state=True
     )
     if not outcomes.results and not state.is_completed():
         state.result()  # raises what kept the flow from its end

@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +19,7 @@ from dvc.exceptions import CheckoutError, DvcException
 from dvc.repo import Repo
 
 from diffretouch.errors import ConfigError, UserError
-from flows import git
+from flows import family, git
 
 PLACE = Path(".dvc/tmp/retrain")
 
@@ -40,6 +41,9 @@ def only_one(root: Path) -> Iterator[None]:
             ) from None
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+        for place in family.places(root / PLACE):  # before anything there is touched, whichever clone it is
+            count = family.end(place)
+            print(f"ended {count} processes that a killed retraining had left in {place}", file=sys.stderr)
         yield
     finally:
         os.close(descriptor)
@@ -48,10 +52,17 @@ def only_one(root: Path) -> Iterator[None]:
 def base(root: Path, branch: str) -> str:
     """The commit to start from: the branch of earlier retrainings where it is ahead of HEAD, else HEAD.
 
-    UserError where files that git or DVC track are changed and not committed, or the two have gone apart.
+    UserError where files that git or DVC track are changed and not committed, the two have gone apart, or somebody has
+    the branch checked out.
     """
     if git.git(root, "check-ref-format", "--branch", branch) != branch:
         raise ConfigError(f"{branch!r} is no name for a branch")
+    trees = git.git(root, "worktree", "list", "--porcelain").split("\n\n")
+    if taken := [tree for tree in trees if f"branch refs/heads/{branch}" in tree.splitlines()]:
+        raise UserError(
+            f"the branch {branch} is checked out in {taken[0].splitlines()[0].partition(' ')[2]}, and git pushes to no "
+            "such branch: check out another there (git switch main), or name another branch with --branch"
+        )
     dirty = git.git(root, "status", "--porcelain", "--untracked-files=no")
     if dirty:
         raise UserError(
@@ -87,9 +98,12 @@ def _changed_corpora(root: Path) -> list[str]:
     names = corpora(root)
     if not names:
         raise UserError(f"{root} has neither data.dvc nor data/*.dvc: `dvc add data`, and commit data.dvc")
-    with Repo(str(root)) as repo:
-        # by whole paths: DVC takes others from the current folder
-        found: dict[str, dict[str, Any]] = {name: repo.status(targets=[str(root / name)]) for name in names}
+    try:
+        with Repo(str(root)) as repo:
+            # by whole paths: DVC takes others from the current folder
+            found: dict[str, dict[str, Any]] = {name: repo.status(targets=[str(root / name)]) for name in names}
+    except DvcException as error:
+        raise UserError(f"DVC cannot tell whether {', '.join(names)} are what lies there: {error}") from error
     return [name for name, status in found.items() if "modified" in _states(status)]
 
 
@@ -159,8 +173,11 @@ def restore_all(place: Path) -> None:
 
 def add(place: Path, path: str) -> None:
     """`dvc add`."""
-    with Repo(str(place)) as repo:
-        repo.add([str(place / path)])
+    try:
+        with Repo(str(place)) as repo:
+            repo.add([str(place / path)])
+    except DvcException as error:
+        raise UserError(f"dvc add {path} in {place} failed: {error}") from error
 
 
 def push(place: Path) -> int | None:

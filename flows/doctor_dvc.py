@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import subprocess
@@ -18,7 +17,7 @@ from dvc.repo import Repo
 from diffretouch.doctor.disk import check_links, check_room
 from diffretouch.doctor.finding import Finding
 from diffretouch.errors import UserError
-from flows import clone, registry, workspace
+from flows import clone, dvc_process, registry, workspace
 
 STATUS_S = 8
 """A corpus whose hashes DVC has forgotten is read whole, which takes longer."""
@@ -70,14 +69,9 @@ def _ask(root: Path, name: str, url: str) -> Finding:
 
 def _locks(folder: Path) -> Iterator[Finding]:
     """Who holds `.dvc/tmp/lock`, and the paths in `rwlock` whose owners have died."""
-    lock, record = folder / "lock", folder / "rwlock"
-    if lock.exists():
-        with lock.open("rb") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                owner = lock.read_text(errors="replace").strip() or "unknown"
-                yield Finding("note", "DVC lock", f"a dvc command runs here now: process {owner}", f"ps -fp {owner}")
+    record = folder / "rwlock"
+    if owner := dvc_process.lock_owner(folder):
+        yield Finding("note", "DVC lock", f"a dvc command runs here now: process {owner}", f"ps -fp {owner}")
     if words := workspace.holder(folder.parent.parent):
         yield Finding("note", "chain", words, "python -m flows.reproduce --wait (goes on when it has ended)")
     try:
@@ -89,8 +83,8 @@ def _locks(folder: Path) -> Iterator[Finding]:
     dead = sorted({owner["pid"] for owner in owners if not psutil.pid_exists(owner["pid"])})
     alive = sorted({owner["pid"] for owner in owners} - set(dead))
     if dead:
-        words = f"{record} names processes that have died: {', '.join(map(str, dead))}; dvc will say that it is blocked"
-        yield Finding("fault", "DVC lock", words, f"rm {record}")
+        words = f"{record} names processes that have died: {', '.join(map(str, dead))}; the next dvc forgets them"
+        yield Finding("note", "DVC lock", words, "dvc status")
     if alive:
         words = f"stages run: processes {', '.join(map(str, alive))} hold paths"
         yield Finding("note", "DVC lock", words, f"ps -fp {','.join(map(str, alive))}")

@@ -33,13 +33,14 @@ def check_prefect(root: Path) -> list[Finding]:
     word = settings.api.auth_string.get_secret_value() if settings.api.auth_string else ""
     try:
         theirs = _ask(f"{url}/admin/version", word)
+        own = version("prefect")
+        deployed = _deployed(root, url, word) if theirs == own else []
     except (urllib.error.URLError, OSError, ValueError) as error:
         return [Finding("fault", "Prefect", f"{url} does not answer as a Prefect server: {error}", mend)]
-    own = version("prefect")
     if theirs != own:
         words = f"the server at {url} is Prefect {theirs}, flows here are {own}"
         return [Finding("fault", "Prefect", words, f"python -m pip install prefect=={own} (where the server runs)")]
-    return [Finding("good", "Prefect", f"the server at {url} answers, version {theirs}"), *_deployed(root, url, word)]
+    return [Finding("good", "Prefect", f"the server at {url} answers, version {theirs}"), *deployed]
 
 
 def _deployed(root: Path, url: str, word: str) -> list[Finding]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextvars
+import fcntl
 import json
 import os
 import subprocess
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -71,7 +71,11 @@ class Ended:
 
 
 def repro(stage: str, root: Path, log: Callable[[str], None], timeout_s: float | None = None) -> Outcome:
-    """Run `dvc repro --single-item stage` in `root` as `follow` does; raises StageFailed, DvcBusy or Stopped."""
+    """Run `dvc repro --single-item stage` in `root` as `follow` does; raises StageFailed, DvcBusy or Stopped.
+
+    DVC waits for its lock however long another DVC holds it: before the stage, and afterwards, when what hours of
+    training made would be lost with a failure.
+    """
     outcome: Outcome = "ran"
 
     def heard(line: str) -> None:
@@ -82,7 +86,9 @@ def repro(stage: str, root: Path, log: Callable[[str], None], timeout_s: float |
             outcome = "restored"
         log(line)
 
-    ended = follow([sys.executable, "-m", "dvc", "repro", "--single-item", stage], root, stage, heard, timeout_s)
+    if owner := lock_owner(root / ".dvc" / "tmp"):
+        log(f"another dvc command holds DVC's lock, process {owner}: waiting until it has ended")
+    ended = follow([*family.DVC, "repro", "--single-item", stage], root, stage, heard, timeout_s)
     if ended.late:
         raise StageFailed(f"{stage} took more than {timeout_s:g} s and was ended; its last lines:\n{ended.last}")
     if ended.code == 0:
@@ -134,6 +140,19 @@ def _read(stream: IO[str], log: Callable[[str], None], said: _Said) -> None:
                 log(text)
             except OSError as error:
                 said.unlogged = error
+
+
+def lock_owner(folder: Path) -> str | None:
+    """Who holds the lock of the DVC project whose temporary folder this is: a pid, or "unknown"; None for nobody."""
+    lock = folder / "lock"
+    if not lock.exists():
+        return None
+    with lock.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return lock.read_text(errors="replace").strip() or "unknown"
+    return None
 
 
 def mend_rwlock(said: str, root: Path) -> bool:

@@ -6,6 +6,7 @@ killed flow left behind is found too; it is there before the stage's first instr
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,8 @@ from pathlib import Path
 import psutil
 
 MARK = "DIFFRETOUCH_FLOW_STAGE"
+DVC = (sys.executable, "-m", "dvc", "--wait-for-lock")
+"""How DVC is called for a stage, up to its own command."""
 GRACE_S = 25
 """What a stage gets to save its state after SIGTERM: Prefect kills what is left of a cancelled run after 30 s."""
 
@@ -43,6 +46,19 @@ def members(root: Path, stage: str | None = None) -> list[psutil.Process]:
     return found
 
 
+def places(folder: Path) -> list[Path]:
+    """The workspaces below `folder` in which something runs."""
+    found = set()
+    for process in psutil.process_iter():
+        try:
+            place = process.environ().get(MARK, "").partition("\n")[0]
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+        if place and folder in Path(place).parents:
+            found.add(Path(place))
+    return sorted(found)
+
+
 def end(root: Path, stage: str | None = None, grace_s: float = GRACE_S) -> int:
     """End them, and come back only when they are gone; how many there were.
 
@@ -71,7 +87,7 @@ def end(root: Path, stage: str | None = None, grace_s: float = GRACE_S) -> int:
 def is_dvc(process: psutil.Process) -> bool:
     """Whether it is the `dvc repro` of a stage, and nothing that it runs."""
     try:
-        return bool(process.cmdline()[1:4] == ["-m", "dvc", "repro"])
+        return tuple(process.cmdline()[1:5]) == (*DVC[1:], "repro")
     except (psutil.NoSuchProcess, psutil.AccessDenied):
         return False
 

@@ -55,9 +55,16 @@ def tags(root: Path) -> list[Tag]:
 
 def put_in_use(root: Path, names: NewTags, release: Release, words: str) -> None:
     """Write the tags, the version's before the use's, so that a model in use always has a name."""
-    date = {"GIT_COMMITTER_DATE": f"{names.time} +0000"}
+    date = {"GIT_COMMITTER_DATE": f"{names.time} +0000", **_identity(root)}
     for name in _present((names.version, names.use)):
         git(root, "tag", "--annotate", "-m", words, "--end-of-options", name, release.commit, environment=date)
+
+
+def _identity(root: Path) -> dict[str, str]:
+    """Who tags, where nobody has told git: a worker's account often has no name."""
+    if succeeds(root, "config", "--get", "user.email"):
+        return {}
+    return {"GIT_COMMITTER_NAME": "diffretouch", "GIT_COMMITTER_EMAIL": "diffretouch@localhost"}
 
 
 def _present(names: Iterable[str | None]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,9 @@ import networkx as nx
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.stage import PipelineStage
+
+DATASET = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+"""dvc.yaml hands the name to a shell: nothing that one could take for more than a word."""
 
 
 class UnknownTarget(Exception):
@@ -48,6 +52,11 @@ def read(root: Path) -> list[Stage]:
             own = [stage for stage in graph if Path(stage.path) == Path(repo.root_dir) / "dvc.yaml"]
     except DvcException as error:
         raise BrokenGraph(f"DVC cannot read the project in {root}: {error}") from error
+    if strange := [stage.name for stage in own if not DATASET.fullmatch(stage.name.partition("@")[2] or "none")]:
+        raise BrokenGraph(
+            f"{strange[0]!r} in {root} is for no dataset that can be: in params.yaml's `datasets`, a name of letters, "
+            "digits, _, . and - was expected"
+        )
     graph = graph.subgraph({*own, *(need for stage in own for need in nx.descendants(graph, stage))})
     names = {stage: address(stage, root) for stage in graph if not stage.is_data_source}
     # DVC's edges point from a stage to what it needs

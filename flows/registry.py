@@ -56,6 +56,11 @@ def verdict(root: Path, release: Release) -> dict[str, Any] | None:
     return None if text is None else json.loads(text)
 
 
+def known(root: Path, dataset: str) -> list[Release]:
+    """Every version of the dataset's model, the newest first."""
+    return releases(git.tags(root), model_of(dataset))[::-1]
+
+
 def in_use(root: Path, dataset: str) -> Release | None:
     """The dataset's model in use."""
     found = line(git.tags(root), model_of(dataset))

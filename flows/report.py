@@ -7,6 +7,7 @@ shares the cache, so what that revision made is only linked, and what it lacks i
 from __future__ import annotations
 
 import argparse
+import fcntl
 import re
 import shutil
 import subprocess
@@ -20,6 +21,7 @@ from pathlib import Path
 from diffretouch.files.atomic import whole
 from flows.commandline import add_root, end_on_sigterm
 
+PLACE, PREFIX, LOCK = Path(".dvc/tmp"), "report-", "lock"
 KINDS = ("sample", "evaluate", "embed", "report")
 """Stages that judge a model; what they read is not made anew."""
 
@@ -85,7 +87,10 @@ def _judge(clone: Path, wanted: Wanted) -> None:
     """Bring the judging stages of the clone up to date, with `wanted.model` in place of a dataset's."""
     from flows import chain, graph
 
-    every = graph.read(clone)
+    try:
+        every = graph.read(clone)
+    except graph.BrokenGraph as error:
+        raise CannotReport(str(error)) from error
     stages = [stage for stage in every if stage.name.partition("@")[0] in KINDS]
     if wanted.model:
         dataset = _dataset(sorted({stage.dataset for stage in every if stage.dataset}), wanted.dataset)
@@ -120,11 +125,14 @@ def _clone(root: Path, commit: str) -> Iterator[Path]:
     """A clone at `commit` with this workspace's cache and configuration, gone afterwards."""
     from dvc.repo import Repo
 
+    _forget_killed(root / PLACE)
+
     with Repo(str(root)) as repo:
         cache = str(repo.cache.local_cache_dir)
     # on the cache's file system, where its files can be linked
-    (root / ".dvc" / "tmp").mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="report-", dir=root / ".dvc" / "tmp") as top:
+    (root / PLACE).mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=PREFIX, dir=root / PLACE) as top, (Path(top) / LOCK).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # for as long as this process lives
         clone = Path(top) / "clone"
         _call(["git", "clone", "--quiet", "--no-checkout", str(root), str(clone)], root)
         _call(["git", "checkout", "--quiet", "--detach", commit], clone)
@@ -134,6 +142,21 @@ def _clone(root: Path, commit: str) -> Iterator[Path]:
         _call([sys.executable, "-m", "dvc", "cache", "dir", "--local", cache], clone)
         _call([sys.executable, "-m", "dvc", "checkout", "--quiet", "--allow-missing"], clone)
         yield clone
+
+
+def _forget_killed(folder: Path) -> None:
+    """End what killed reports have left running, and remove their clones."""
+    from flows import family
+
+    for lock in folder.glob(f"{PREFIX}*/{LOCK}"):
+        with lock.open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue  # of a report that is being made
+            if count := family.end(lock.parent / "clone"):
+                print(f"ended {count} processes that a killed report had left in {lock.parent}", file=sys.stderr)
+            shutil.rmtree(lock.parent)
 
 
 def _call(words: list[str], folder: Path) -> None:

@@ -35,14 +35,20 @@ from diffretouch import config
 from diffretouch.corpus.inbox import TakenIn, take_in
 from diffretouch.errors import ConfigError, UserError
 from diffretouch.gating import Verdict, judge
-from flows import announce, chain, champion, clone, graph, parts, publish, registry
+from flows import announce, chain, champion, clone, dvc_process, graph, parts, publish, registry, slots
 from flows.graph import Stage
 
+VERDICTS = Path("work/verdicts")
+"""The gate's page on every challenger of this repository; those of promoted ones are committed, too."""
 STATES = {"promote": "Promoted", "keep": "Kept", "equal": "Equal", "refuse": "Refused", "waiting": "NotApproved"}
 
 
 class RetrainFailed(UserError):
     """A step failed; the message says which, and where the clone is kept."""
+
+
+class NobodyAnswered(UserError):
+    """A promotion waited for a person, and the time for it has passed."""
 
 
 class Approval(RunInput):
@@ -84,7 +90,6 @@ def retrain(
     root: str | None = None,
     branch: str = "retrain",
     approval_s: int | None = None,
-    notify: list[str] | None = None,
     notify_block: str | None = None,
     max_workers: int = 1,
     sample_parts: int = 1,
@@ -96,30 +101,45 @@ def retrain(
     root: the repository; the current folder without it.
     branch: where commits of new data and promoted models go.
     approval_s: pause before a promotion for that many seconds until a person has approved it in Prefect's page.
-    notify: a command and its arguments, which gets the outcomes as JSON on its standard input; no shell is involved.
-    notify_block: a notification block of the server, `slack-webhook/lab`, which gets them in words; a failure too.
+    notify_block: a notification block of the server, `slack-webhook/lab`, which gets the outcomes in words; a failure
+        too. A command gets them where the environment names one (flows/announce.py).
     max_workers: stages at the same time.
     sample_parts: have workers make the sampled pictures in so many parts; this run waits for them on one more.
     """
     wishes = Wishes(Path(root or ".").resolve(), branch, max_workers, sample_parts, approval_s)
-    teller = announce.Teller(notify, notify_block)
+    teller = announce.Teller(notify_block)
     if sample_parts > 1:
         parts.require_deployment()
-    outcomes, name = list[Outcome](), dataset or "all"
+    outcomes, failed, name = list[Outcome](), dict[str, UserError](), dataset or "all"
     try:
         with clone.only_one(wishes.root):
             for name, photos in _boxes(wishes.root, dataset, inbox).items():
-                outcomes.append(retrain_one(wishes, name, photos))
+                try:
+                    outcomes.append(retrain_one(wishes, name, photos))
+                except UserError as error:
+                    # one dataset's fault is not the others'; a run that the server has ended starts nothing more
+                    if isinstance(error.__cause__, NobodyAnswered):
+                        raise
+                    outcomes.append(Outcome(name, "failed", str(error)))
+                    failed[name] = error
     except Exception as error:
-        try:
-            teller.tell([*map(asdict, outcomes), asdict(Outcome(name, "failed", str(error)))])
-        except announce.NotTold as untold:
-            get_run_logger().error(str(untold))  # the error itself is what has to be raised
+        _told(teller, [*outcomes, Outcome(name, "failed", str(error))])
         raise
+    if failed:
+        _told(teller, outcomes)
+        raise next(iter(failed.values())) if len(failed) == 1 else RetrainFailed("\n".join(map(str, failed.values())))
     teller.tell([asdict(outcome) for outcome in outcomes])
     names = {STATES[outcome.decision] for outcome in outcomes}
     words = "; ".join(f"{outcome.dataset}: {outcome.summary}" for outcome in outcomes)
     return Completed(name=names.pop() if len(names) == 1 else None, message=words, data=[asdict(o) for o in outcomes])
+
+
+def _told(teller: announce.Teller, outcomes: list[Outcome]) -> None:
+    """Tell of a failure, which has to be raised afterwards, whoever hears of it."""
+    try:
+        teller.tell([asdict(outcome) for outcome in outcomes])
+    except announce.NotTold as untold:
+        get_run_logger().error(str(untold))
 
 
 def _boxes(root: Path, dataset: str | None, inbox: str | None) -> dict[str, Path | None]:
@@ -132,7 +152,17 @@ def _boxes(root: Path, dataset: str | None, inbox: str | None) -> dict[str, Path
         raise ConfigError(f"{box} is no folder: name the folder with the new photos")
     if dataset is not None:
         return {dataset: box}
-    return {name: box / name if box and (box / name).is_dir() else None for name in known}
+    if box is None:
+        return dict.fromkeys(known)
+    there = {path.name for path in box.iterdir() if not path.name.startswith(".")}
+    if strange := sorted(there - set(known)):
+        shown = ", ".join(map(repr, strange[:3]))
+        raise ConfigError(
+            f"{box} holds {shown}: for all datasets, it holds a folder for each ({', '.join(known)}) and nothing else; "
+            "with --dataset, the new photos themselves"
+        )
+    # a folder that is waiting for its next photos is no fault
+    return {name: box / name if any(path.is_file() for path in (box / name).rglob("*")) else None for name in known}
 
 
 def gate(dataset: str, challenger: Path, champion_: Path | None, out: Path) -> Verdict:
@@ -149,13 +179,19 @@ def retrain_one(wishes: Wishes, dataset: str, inbox: Path | None) -> Outcome:
         found = bring_in(place, dataset, inbox)
         stages = graph.read(place)
         clone.restore_all(place)
-        _run(_wanted(stages, dataset, place), place, wishes)
+        _run(_wanted(stages, dataset, place), place, wishes, "challenger")
         publish.commit(place, f"{dataset}: retrained{_with(found)}")
         before = registry.in_use(root, dataset)
-        if before and champion.same_model(root, place, before):
-            return _end(place, Outcome(dataset, "equal", f"the same model, byte for byte, is in use: {before.name}"))
+        if twin := next((r for r in registry.known(root, dataset) if champion.same_model(root, place, r)), None):
+            words = f"the same model, byte for byte, is in use: {twin.name}"
+            if twin != before:
+                words = (
+                    f"the same model, byte for byte, is {twin.name}, which is not in use any more: `python -m "
+                    f"flows.rollback {dataset} --to {twin.version}` puts it in use again"
+                )
+            return _end(place, Outcome(dataset, "equal", words))
         other = before and champion.measure(
-            root, place, before, branch, stages, lambda some, where: _run(some, where, wishes)
+            root, place, before, branch, stages, lambda some, where: _run(some, where, wishes, "champion")
         )
         verdict = compare(dataset, place, other)
         outcome = Outcome(dataset, verdict.decision, verdict.summary, photos=len(found.photos) if found else 0)
@@ -164,6 +200,7 @@ def retrain_one(wishes: Wishes, dataset: str, inbox: Path | None) -> Outcome:
         if verdict.decision == "promote":
             release = put_in_use(root, place, dataset, branch, verdict.summary)
             outcome = Outcome(dataset, "promote", verdict.summary, release, outcome.photos)
+        _keep_verdict(root, place, dataset, start)
         return _end(place, outcome)
     except (UserError, graph.BrokenGraph) as error:
         raise RetrainFailed(f"{error}\nThe clone is kept: {place}. Run the same command again once mended") from error
@@ -192,8 +229,15 @@ def bring_in(place: Path, dataset: str, inbox: Path | None) -> TakenIn | None:
 
 @task(cache_policy=NO_CACHE, persist_result=False, task_run_name="judge {dataset}")
 def compare(dataset: str, place: Path, other: Path | None) -> Verdict:
-    """The verdict, into the clone where it is committed with the model, and into Prefect's page."""
-    verdict = gate(dataset, place, other, place / registry.verdict_folder(dataset))
+    """The verdict, into the clone where it is committed with the model, and into Prefect's page.
+
+    Speed and memory are measured, too, so it has the GPU for itself as a stage has.
+    """
+    names, say = slots.needed(f"sample@{dataset}", place), get_run_logger().info
+    with slots.held(names, say, dvc_process.stopping) as ours:
+        if not ours:
+            raise dvc_process.Stopped(f"the judging of {dataset} was stopped while it waited for the GPU")
+        verdict = gate(dataset, place, other, place / registry.verdict_folder(dataset))
     broken = "".join(f"- {_plain(f'{why.rule}: {why.found}; asked: {why.asked}')}\n" for why in verdict.broken)
     words = f"**{verdict.decision}**: {_plain(verdict.summary)}\n\n{broken}"
     create_markdown_artifact(words, key=f"verdict-{dataset}", description=f"The gate on {dataset}'s challenger")
@@ -222,7 +266,7 @@ def _approved(wishes: Wishes, dataset: str, verdict: Verdict) -> bool:
         )
     except FlowPauseTimeout as error:
         # the server has ended the run as failed by now
-        raise UserError(f"{dataset}: nobody answered within {wishes.approval_s} s. {verdict.summary}") from error
+        raise NobodyAnswered(f"{dataset}: nobody answered within {wishes.approval_s} s. {verdict.summary}") from error
     get_run_logger().info(f"{'approved' if answer.promote else 'not approved'}: {answer.words!r}")
     return bool(answer.promote)
 
@@ -243,10 +287,10 @@ def _wanted(stages: list[Stage], dataset: str, place: Path) -> list[Stage]:
     return wanted
 
 
-def _run(stages: list[Stage], place: Path, wishes: Wishes) -> None:
+def _run(stages: list[Stage], place: Path, wishes: Wishes, whose: str) -> None:
     """The chain in the clone, by the clone's code; UserError where a stage failed."""
     with _code_of(place):
-        results = chain.run(stages, place, wishes.max_workers, sample_parts=wishes.sample_parts)
+        results = chain.run(stages, place, wishes.max_workers, sample_parts=wishes.sample_parts, whose=whose)
     bad = [
         f"{result.stage} {result.outcome}: {result.message}"
         for result in results
@@ -265,6 +309,13 @@ def _code_of(place: Path) -> Iterator[None]:
         yield
     finally:
         environ.pop("PYTHONPATH") if before is None else environ.update(PYTHONPATH=before)
+
+
+def _keep_verdict(root: Path, place: Path, dataset: str, start: str) -> None:
+    """Beside the repository's own results, where it can be read when the clone is gone."""
+    page = root / VERDICTS / f"{dataset}-{start[:12]}"
+    shutil.copytree(place / registry.verdict_folder(dataset), page, dirs_exist_ok=True)
+    get_run_logger().info(f"the verdict: {page / 'verdict.html'}")
 
 
 def _end(place: Path, outcome: Outcome) -> Outcome:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import shlex
 import sys
 from typing import Any
 
@@ -44,6 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     end_on_sigterm()
     from prefect.settings import PREFECT_API_URL
 
+    from flows import announce
     from flows.retrain import retrain
 
     if arguments.approval and not PREFECT_API_URL.value():
@@ -53,6 +56,8 @@ def main(argv: list[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
+    if arguments.notify:
+        os.environ[announce.COMMAND] = shlex.join(arguments.notify)
     try:
         outcomes: Any = retrain(
             dataset=arguments.dataset,
@@ -60,7 +65,6 @@ def main(argv: list[str] | None = None) -> int:
             root=str(arguments.root),
             branch=arguments.branch,
             approval_s=arguments.approval,
-            notify=arguments.notify,
             notify_block=arguments.notify_block,
             max_workers=arguments.max_workers,
             sample_parts=arguments.sample_parts,
@@ -91,7 +95,10 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         "--approval", type=positive, metavar="SECONDS", help="before a promotion, wait so long for a person's yes"
     )
     parser.add_argument(
-        "--notify", nargs=argparse.REMAINDER, metavar="COMMAND", help="gets the outcomes as JSON on standard input"
+        "--notify",
+        nargs=argparse.REMAINDER,
+        metavar="COMMAND",
+        help="gets the outcomes as JSON on standard input (for a worker's runs: DIFFRETOUCH_NOTIFY in its environment)",
     )
     parser.add_argument(
         "--notify-block", metavar="TYPE/NAME", help="a notification block of Prefect's server gets them in words"

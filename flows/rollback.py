@@ -8,6 +8,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+import yaml
+
 from diffretouch.errors import ConfigError, UserError
 from diffretouch.releases import PREFIX, Release, find, line, model_of
 from flows import git, registry
@@ -22,16 +24,20 @@ examples
 what it does
   Reads the older model's files into a temporary folder first (from DVC's cache, else its remote), so that a model
   whose files are gone is never put in use. Then it writes one tag, model-fivek#prod#N, on the older model's commit.
-  No tag, branch or file of yours is changed or removed; `dvc artifacts get . model-fivek --stage prod` gives the older
-  model from then on, and the next retraining is judged against it. Others learn of it by `git push origin TAG`.
+  A model without a verdict of the gate, or that was judged for research while params.yaml's gate.use is commercial, is
+  refused. No tag, branch or file of yours is changed or removed; `dvc artifacts get . model-fivek --stage prod` gives
+  the older model from then on, and the next retraining is judged against it. Others learn of it by `git push origin
+  TAG`.
 
 exit codes
-  0 done   1 nothing to go back to, or its files are gone   2 no such model or version
+  0 done   1 nothing to go back to, not allowed, or its files are gone   2 no such model or version
 """
 
 
 def rollback(root: Path, dataset: str, to: str | None, out: Path | None) -> tuple[Release, str]:
-    """Put an older release in use; it and the new tag. UserError where there is none or its files are gone."""
+    """Put an older release in use; it and the new tag. UserError where there is none, its files are gone, or the gate
+    has not allowed what it would be used for.
+    """
     tags = git.tags(root)
     model = model_of(dataset.removeprefix(PREFIX))
     used = line(tags, model)
@@ -47,8 +53,26 @@ def rollback(root: Path, dataset: str, to: str | None, out: Path | None) -> tupl
         raise ConfigError(str(error)) from error
     if target == used[-1]:
         raise UserError(f"{target.name} is in use already")
+    _require_verdict(root, target)
     bring(root, target, out)
     return target, registry.put_in_use(root, target, f"{target.name} in use again, in place of {used[-1].name}")
+
+
+def _require_verdict(root: Path, release: Release) -> None:
+    """UserError where the gate has not judged the release, or only for another use than params.yaml names now."""
+    told = registry.verdict(root, release)
+    if told is None:
+        raise UserError(
+            f"{release.name} has no verdict of the gate, and every model in use has one: name another with --to, or "
+            "train and judge one: `python -m flows.retrain`"
+        )
+    use = (yaml.safe_load((root / "params.yaml").read_text()).get("gate") or {}).get("use")
+    if use == "commercial" and told.get("use") != use:
+        raise UserError(
+            f"{release.name} was judged for {told.get('use', 'research')}, and params.yaml's gate.use is {use} now: "
+            "nobody asked whether its licences allow that. Name another with --to, or train and judge one: "
+            "`python -m flows.retrain`"
+        )
 
 
 def bring(root: Path, release: Release, out: Path | None) -> None:

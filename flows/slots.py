@@ -14,7 +14,7 @@ from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
 from prefect.concurrency.sync import concurrency
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 
-GPU_STAGES = frozenset({"train", "sample", "embed", "compare"})
+GPU_STAGES = frozenset({"train", "sample", "compare"})
 SLOTS = "DIFFRETOUCH_GPU_SLOTS"
 """Names of the slots of this machine's GPUs, separated by commas, where the server sees more than one machine."""
 POLL_S = 5

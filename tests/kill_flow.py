@@ -1,4 +1,7 @@
-"""Faults put into a chain: kill -9 of flow, dvc, a stage or a worker; then outputs as if nothing had been killed."""
+"""Faults put into a chain: kill -9 of flow, dvc, a stage or a worker; then outputs as if nothing had been killed.
+
+In the small project of stand-ins for stages (tests/small_project.py), or in the real one (tests/tiny_project.py).
+"""
 
 from __future__ import annotations
 
@@ -10,14 +13,15 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import ModuleType
 
 import psutil
 
 from flows import family
-from tests import real_worker
+from tests import real_worker, small_project
 from tests.fake_chain import ROOT
 from tests.kill import require_same
-from tests.small_project import dvc, forget, outputs, until
+from tests.small_project import dvc, until
 
 VICTIMS = ("flow", "dvc", "stage", "worker")
 RUN_S = 300
@@ -33,25 +37,30 @@ def run(root: Path, environment: Mapping[str, str]) -> subprocess.Popen[str]:
 
 
 def kill_while_running(
-    root: Path, kills: int, seed: int, environment: Mapping[str, str], victims: Sequence[str] = VICTIMS
+    root: Path,
+    kills: int,
+    seed: int,
+    environment: Mapping[str, str],
+    victims: Sequence[str] = VICTIMS,
+    project: ModuleType = small_project,
 ) -> dict[str, int]:
-    """`kills` chains of the small project with one process killed at a random moment, each followed by one that ends.
+    """`kills` chains of the `project` in `root` with one process killed at a random moment, each followed by one that
+    ends.
 
     How many of each were killed. Raises AssertionError where outputs are not those of an undisturbed run, DVC does not
     call them up to date, or a process is left.
     """
     draw, killed = random.Random(seed), Counter[str]()
-    finish(root, environment, "undisturbed")
-    undisturbed = outputs(root)
-    took = stages_took(root)
+    took = finish(root, environment, "undisturbed")
+    undisturbed = project.outputs(root)
     for number in range(kills):
-        forget(root)
+        project.forget(root)
         victim = victims[number % len(victims)]
         if victim == "worker":
             where = f"kill {number}, of a worker"
             kill_worker(root, draw.uniform(0.0, took), where)
             killed[victim] += 1
-            require_undisturbed(root, undisturbed, where)
+            require_undisturbed(root, project, undisturbed, where)
             continue
         flow = run(root, environment)
         until(lambda: family.members(root) or flow.poll() is not None, RUN_S, "a stage")  # noqa: B023
@@ -71,7 +80,7 @@ def kill_while_running(
             said, _ = flow.communicate(timeout=RUN_S)
             assert not family.members(root), f"{where}: left behind by a flow that lives:\n{said}"
         finish(root, environment, where)
-        require_undisturbed(root, undisturbed, where)
+        require_undisturbed(root, project, undisturbed, where)
     return dict(killed)
 
 
@@ -89,18 +98,21 @@ def kill_worker(root: Path, after_s: float, where: str) -> None:
     assert real_worker.state_of(lost) == "COMPLETED", where
 
 
-def require_undisturbed(root: Path, undisturbed: Mapping[str, str], where: str) -> None:
+def require_undisturbed(root: Path, project: ModuleType, undisturbed: Mapping[str, str], where: str) -> None:
     """AssertionError unless outputs are the undisturbed ones, DVC agrees, and nothing is left running."""
-    require_same(outputs(root), undisturbed, where)
+    require_same(project.outputs(root), dict(undisturbed), where)
     assert not family.members(root), f"{where}: left behind"
     assert "up to date" in dvc(root, "status"), where
 
 
-def finish(root: Path, environment: Mapping[str, str], where: str) -> None:
-    """A run that is let alone."""
+def finish(root: Path, environment: Mapping[str, str], where: str) -> float:
+    """A run that is let alone; seconds from its first stage's beginning to its end."""
     flow = run(root, environment)
+    until(lambda: family.members(root) or flow.poll() is not None, RUN_S, "a stage")
+    start = time.monotonic()
     said, _ = flow.communicate(timeout=RUN_S)
     assert flow.returncode == 0, f"{where}: {said}"
+    return time.monotonic() - start
 
 
 def victim_of(kind: str, flow: subprocess.Popen[str], root: Path, draw: random.Random) -> psutil.Process | None:
@@ -109,10 +121,3 @@ def victim_of(kind: str, flow: subprocess.Popen[str], root: Path, draw: random.R
         return psutil.Process(flow.pid) if flow.poll() is None else None
     found = [process for process in family.members(root) if family.is_dvc(process) == (kind == "dvc")]
     return draw.choice(found) if found else None
-
-
-def stages_took(root: Path) -> float:
-    """Seconds from the first step's beginning to the last one's end, from what the steps wrote down."""
-    times = [float(line.split()[2]) for line in (root / "calls.log").read_text().splitlines()]
-    (root / "calls.log").unlink()
-    return max(times) - min(times)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -23,8 +24,8 @@ from prefect.client.schemas.schedules import IntervalSchedule
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
 from flows import artifacts, chain, doctor_prefect, family, graph, slots, workspace
-from tests import postgres, real_server, real_worker
-from tests.kill_flow import ROOT, kill_while_running, run
+from tests import postgres, real_server, real_worker, tiny_project
+from tests.kill_flow import ROOT, kill_while_running, require_undisturbed, run
 from tests.real_worker import ask, deploy, prefect, started, state_of
 from tests.small_project import dvc, outputs, until, write_params, write_project
 
@@ -105,6 +106,41 @@ def text(file: Path) -> str:
 alone = pytest.mark.skipif(
     "DIFFRETOUCH_WORKER" not in os.environ, reason="five minutes alone on a machine: DIFFRETOUCH_WORKER=1"
 )
+
+
+@alone
+def test_the_real_chain_killed_twice_and_run_again(server: str, tmp_path: Path) -> None:
+    """A stage, and the flow itself: stages that decode, train and judge end in the bytes of an undisturbed run."""
+    root = tmp_path / "project"
+    tiny_project.write_project(root)
+    killed = kill_while_running(root, 2, 11, real_server.environment(), ("stage", "flow"), tiny_project)
+    assert sum(killed.values()) == 2
+
+
+@alone
+def test_a_deployed_run_cancelled_while_it_trains_goes_on_to_the_same_bytes(server: str, tmp_path: Path) -> None:
+    root, twin = tmp_path / "project", tmp_path / "twin"
+    tiny_project.write_project(root)
+    tree = yaml.safe_load((root / "params.yaml").read_text())
+    tree["train"] |= {"steps": 1500, "checkpoint_every": 50, "log_every": 50, "validate_every": 1500}
+    (root / "params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
+    shutil.copytree(root, twin, symlinks=True)
+    flow = run(twin, real_server.environment())
+    said, _ = flow.communicate(timeout=600)
+    assert flow.returncode == 0, said
+    deploy()
+    with real_worker.running():
+        first = started(root)
+        until(lambda: list(root.glob("work/.resume/train-fivek/states-*/*.pt")), 300, "a saved state")
+        prefect("flow-run", "cancel", str(first))
+        until(lambda: not family.members(root), 30, "the end of every process")
+        until(lambda: state_of(first) == "CANCELLED", 60, "the cancelled state")
+        assert not (root / "work/train/fivek/model").exists()
+        second = started(root)
+        until(lambda: state_of(second) == "COMPLETED", 600, "the second run")
+    logs = "".join(path.read_text() for path in root.glob("work/logs/*/train@fivek.log"))
+    assert "going on from step" in logs
+    require_undisturbed(root, tiny_project, tiny_project.outputs(twin), "cancelled while it trained")
 
 
 @alone

@@ -238,7 +238,7 @@ def test_a_profile_takes_the_place_of_params(here: Path, capsys: pytest.CaptureF
     assert run("profile", "cpu") == 0 and "already" in capsys.readouterr().out
     assert (here / "params.yaml.before").read_bytes() == before
     assert run("profile", "gpu") == 2
-    assert "cpu, fivek, ppr10k" in said(capsys)
+    assert "cpu, fivek, ppr10k, tiny" in said(capsys)
 
 
 @pytest.mark.parametrize(

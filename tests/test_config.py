@@ -14,7 +14,7 @@ from diffretouch.config import Params, load
 from diffretouch.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parent.parent
-PROFILES = ["cpu", "fivek", "ppr10k"]
+PROFILES = ["cpu", "fivek", "ppr10k", "tiny"]
 
 
 def edited(tmp_path: Path, old: str, new: str) -> Path:
@@ -177,7 +177,7 @@ def test_params_are_frozen() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"), [(["decode", "fivk"], "fivek, ppr10k"), (["profile", "gpu"], "cpu, fivek, ppr10k")]
+    ("words", "said"), [(["decode", "fivk"], "fivek, ppr10k"), (["profile", "gpu"], "cpu, fivek, ppr10k, tiny")]
 )
 def test_a_wrong_name_on_the_command_line_exits_2(words: list[str], said: str) -> None:
     script = "from diffretouch.cli import main; main()"

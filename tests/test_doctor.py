@@ -195,7 +195,7 @@ def test_who_holds_dvcs_locks(tmp_path: Path) -> None:
     child.wait()
     record.write_text(json.dumps({"work/train": {"write": {"pid": child.pid, "cmd": "dvc repro"}}}))
     dead = only(doctor_dvc._locks(tmp_path), "DVC lock")
-    assert dead.level == "fault" and str(child.pid) in dead.what and dead.mend == f"rm {record}"
+    assert dead.level == "note" and str(child.pid) in dead.what and "the next dvc forgets them" in dead.what
     record.write_text(json.dumps({"data": {"read": [{"pid": os.getpid(), "cmd": "dvc repro"}]}}))
     alive = only(doctor_dvc._locks(tmp_path), "DVC lock")
     assert alive.level == "note" and str(os.getpid()) in alive.what

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import shutil
+import signal
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from flows import deployed, report
+from flows import deployed, family, report
 from tests import model_project
 from tests.model_project import dvc, run, set_steps
 
@@ -57,6 +61,28 @@ def test_a_model_folder_is_judged_in_place_of_the_recorded_one(server: str, proj
     assert Path(deployed.nightly_report(model=str(model), root=str(project))).read_text() == "950"
     assert (project / "work/train/fivek/model/weights").read_text() == "700 3"
     assert run(project, "git", "status", "--porcelain") == "" and not list(tmp_path.rglob("hacked"))
+
+
+def test_what_a_killed_report_left_is_ended_and_removed_and_a_living_ones_stays(project: Path, tmp_path: Path) -> None:
+    top = tmp_path / "tmp"
+    killed, living = (top / f"report-{name}" for name in ("killed", "living"))
+    for folder in (killed, living):
+        (folder / "clone").mkdir(parents=True)
+        (folder / report.LOCK).touch()
+    sleeps = [
+        subprocess.Popen(["sleep", "600"], env={**os.environ, **family.mark(folder / "clone", "sample@fivek")})
+        for folder in (killed, living)
+    ]
+    try:
+        with (living / report.LOCK).open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            report._forget_killed(top)
+        assert sleeps[0].wait(30) == -signal.SIGTERM and sleeps[1].poll() is None
+        assert list(top.iterdir()) == [living]
+    finally:
+        for process in sleeps:
+            process.kill()
+            process.wait()
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -51,6 +53,35 @@ def test_a_killed_dvc_bars_nobody(project: Path) -> None:
     with pytest.raises(dvc_process.DvcBusy, match="half written"):
         dvc_process.repro("decode@a", project, print)
     assert dvc_process.repro("decode@a", project, print) == "ran"
+
+
+@pytest.mark.slow
+def test_a_stage_that_ends_while_another_dvc_holds_the_lock_keeps_its_work(project: Path) -> None:
+    """For longer than the three seconds after which DVC by itself gives up, and with it the stage's hours."""
+    write_params(project, slow=2)
+    lines: list[str] = []
+    held = (project / ".dvc/tmp/lock").open("a+")
+
+    def heard(line: str) -> None:
+        lines.append(line)
+        if line.endswith("decode begins"):
+            fcntl.flock(held, fcntl.LOCK_EX)
+            threading.Timer(8, held.close).start()
+
+    assert dvc_process.repro("decode@a", project, heard) == "ran"
+    assert held.closed and dvc_process.repro("decode@a", project, print) == "up to date"
+    with (project / ".dvc/tmp/lock").open("a+") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        threading.Timer(5, partial(fcntl.flock, other, fcntl.LOCK_UN)).start()
+        assert dvc_process.repro("decode@a", project, lines.append) == "up to date"
+    assert any("another dvc command holds DVC's lock" in line for line in lines)
+
+
+def test_a_dataset_whose_name_a_shell_would_read_is_refused(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_params(project, datasets='["a; touch hacked"]')
+    assert reproduce.main(["--root", str(project)]) == 2
+    assert "is for no dataset that can be" in capsys.readouterr().err
+    assert not (project / "hacked").exists()
 
 
 def test_a_record_of_locks_that_can_be_read_stays(project: Path) -> None:

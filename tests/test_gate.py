@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import sys
@@ -23,7 +24,7 @@ from diffretouch.gating.pictures import clipped
 from diffretouch.metrics import Interval, bootstrap, psnr
 from diffretouch.model.build import new_autoencoder, new_pipeline
 from diffretouch.study.page import key_table
-from diffretouch.study.pairs import plan
+from diffretouch.study.pairs import named, plan
 from tests import browser, fake_chain, gate_trees
 from tests.gate_trees import DATASET, nearer, params, truth
 from tests.test_model import tiny_train
@@ -373,7 +374,7 @@ def test_a_licence_is_allowed_by_its_whole_name_only() -> None:
 
 def study(root: Path, preferred: str, repeats: int = 0) -> None:
     trials = plan([f"a450{i}-scene{i - 1}" for i in range(1, 7)], "abc", pairs_a_photo=3, repeats=repeats, seed=0)
-    key = key_table(trials)
+    key = key_table(named(trials, seed=0, results=preferred.encode()))
     key["group"] = key["photo_id"].map(lambda photo: f"group{(int(photo[1:5]) - 4501) // 2}")
     table(root, "study", "key.csv").parent.mkdir(parents=True, exist_ok=True)
     key.to_csv(table(root, "study", "key.csv"), index=False)
@@ -383,7 +384,7 @@ def study(root: Path, preferred: str, repeats: int = 0) -> None:
     votes.loc[key["repeat_of"] != "", "choice"] = "left"
     folder = root / "reports" / DATASET / "votes"
     folder.mkdir(parents=True, exist_ok=True)
-    votes.to_csv(folder / "rater.csv", index=False)
+    votes.to_csv(folder / f"of-{preferred}.csv", index=False)
 
 
 def test_peoples_verdict_counts_where_there_is_one(trees, tmp_path) -> None:
@@ -394,11 +395,17 @@ def test_peoples_verdict_counts_where_there_is_one(trees, tmp_path) -> None:
     assert told(verdict, "study").found == "100% [100%, 100%] of 6 votes in 1 files, on 3 scenes"
     verdict = judge(params(votes={"votes": 7}), DATASET, asked, trees["champion"], tmp_path / "out")
     assert told(verdict, "study").passed is None and "6 votes, fewer than 7" in told(verdict, "study").found
-    study(asked, "mean_expert")
+    study(asked, "mean_expert")  # on other results: the votes before, which lie there still, do not count
     verdict = judge(params(), DATASET, asked, trees["champion"], tmp_path / "out")
     assert verdict.decision == "keep" and [reason.rule for reason in verdict.broken] == ["study"]
-    (asked / "reports" / DATASET / "votes" / "other.csv").write_text("trial,left,right,choice\n1,x.jpg,y.jpg,left\n")
-    with pytest.raises(UserError, match=r"other.csv: trial 1 is not of this study"):
+    assert "0% [0%, 0%] of 6 votes in 1 files, on 3 scenes; 1 files are votes on other results" in verdict.summary
+    (asked / "reports" / DATASET / "votes/of-mean_expert.csv").unlink()
+    verdict = judge(params(), DATASET, asked, trees["champion"], tmp_path / "out")
+    assert told(verdict, "study").passed is None
+    file = asked / "reports" / DATASET / "votes/of-ours.csv"
+    first = next(csv.DictReader((asked / "work/study" / DATASET / "key.csv").read_text().splitlines()))
+    file.write_text(f"trial,left,right,choice\n1,{first['left']},{first['right']},left\n2,x.jpg,y.jpg,left\n")
+    with pytest.raises(UserError, match=r"of-ours.csv: trial 2 is not of this study"):
         judge(params(), DATASET, asked, trees["champion"], tmp_path / "out")
 
 

@@ -74,7 +74,8 @@ def release_now(root: Path, decision: str = "promote") -> Release:
     dvc(root, "repro", "-q")
     folder = root / registry.verdict_folder("fivek")
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "verdict.json").write_text(json.dumps({"decision": decision, "summary": "as good as any"}))
+    told = {"decision": decision, "summary": "as good as any", "use": "research"}
+    (folder / "verdict.json").write_text(json.dumps(told))
     run(root, "git", "add", "-A")
     run(root, "git", "commit", "-qm", "A model")
     commit = run(root, "git", "rev-parse", "HEAD").strip()
@@ -125,6 +126,35 @@ def test_dvc_gto_and_git_agree_and_rollback_restores(
     assert "model-fivek@v1.0.0 is the first" in capsys.readouterr().err
     assert rollback.main(["model-fivek", "--root", str(project), "--to", "2"]) == 0
     assert registry.in_use(project, "fivek") == find(git.tags(project), "fivek@v2")
+
+
+def test_a_model_that_the_gate_has_not_allowed_is_not_put_in_use(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (project / "params.yaml").read_text()
+    (project / "params.yaml").write_text(text.replace("use: research", "use: commercial"))
+    assert rollback.main(["fivek", "--root", str(project)]) == 1
+    assert "was judged for research, and params.yaml's gate.use is commercial now" in capsys.readouterr().err
+    (project / "params.yaml").write_text(text)
+    bare = run(project, "git", "rev-list", "--max-parents=0", "HEAD").strip()
+    git.put_in_use(
+        project,
+        NewTags("model-fivek@v3.0.0", "model-fivek#prod#9", 1_000_000_000),
+        Release("model-fivek", "", bare),
+        "",
+    )
+    assert rollback.main(["fivek", "--root", str(project), "--to", "v3"]) == 1
+    assert "model-fivek@v3.0.0 has no verdict of the gate" in capsys.readouterr().err
+    assert registry.in_use(project, "fivek") == find(git.tags(project), "fivek@v2")
+
+
+def test_who_has_no_name_in_git_can_go_back(project: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for key in ("user.name", "user.email"):
+        run(project, "git", "config", "--unset", key)
+    run(project, "git", "config", "user.useConfigOnly", "true")  # as where git can derive none
+    for name, value in (("HOME", str(tmp_path)), ("XDG_CONFIG_HOME", str(tmp_path)), ("GIT_CONFIG_NOSYSTEM", "1")):
+        monkeypatch.setenv(name, value)
+    assert rollback.main(["fivek", "--root", str(project)]) == 0
 
 
 def test_a_model_whose_files_are_gone_is_not_put_in_use(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,10 +15,11 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+import yaml
 
 from diffretouch.errors import ConfigError, UserError
 from diffretouch.gating import Verdict
-from flows import announce, clone, git, registry, retrain_command, rollback
+from flows import announce, clone, family, git, registry, retrain_command, rollback
 from tests import model_project
 from tests.model_project import ROOT, add_photo, dvc, run, set_steps
 
@@ -67,6 +68,7 @@ def _judge(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     from flows import retrain
 
     monkeypatch.setattr(retrain, "gate", by_quality)
+    monkeypatch.setenv(announce.COMMAND, "")  # which --notify sets for the process
     before = signal.getsignal(signal.SIGTERM)
     yield
     signal.signal(signal.SIGTERM, before)
@@ -144,6 +146,14 @@ def test_better_is_promoted_worse_and_equal_are_not_and_rollback_restores(
 
     assert rollback.main(["fivek", "--root", str(project), "--out", str(tmp_path / "old")]) == 0
     assert (tmp_path / "old/weights").read_text() == "500 3"
+
+    capsys.readouterr()
+    assert retrained(project) == 0  # the next Monday: the very model that was rolled back
+    said = "is model-fivek@v2.0.0, which is not in use any more: `python -m flows.rollback fivek --to v2.0.0`"
+    assert said in capsys.readouterr().out
+    assert registry.in_use(project, "fivek").version == "v1.0.0"  # type: ignore[union-attr]
+    pages = sorted(path.parent.name.partition("-")[0] for path in (project / "work/verdicts").rglob("verdict.json"))
+    assert len(pages) >= 3 and set(pages) == {"fivek"}  # of every challenger, promoted or not
     assert not list(tmp_path.rglob("hacked")) and not Path("hacked").exists()
 
 
@@ -278,23 +288,76 @@ def test_an_inbox_that_is_gone_is_told_too(
     assert "gone is no folder" in capsys.readouterr().err  # not that nobody was told, which is logged
 
 
-def test_what_reached_nobody_is_said(server: str, block: tuple[str, list[dict[str, str]]]) -> None:
+def test_what_reached_nobody_is_said(
+    server: str, block: tuple[str, list[dict[str, str]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     from prefect import flow
 
     outcomes = [{"dataset": "fivek", "decision": "keep", "summary": "1 against 2; $(touch hacked)"}]
 
     @flow
-    def tell(command: list[str] | None, name: str | None) -> None:
-        announce.Teller(command, name).tell(outcomes)
+    def tell(name: str | None) -> None:
+        announce.Teller(name).tell(outcomes)
 
-    tell(None, block[0])
+    tell(block[0])
     assert block[1] == [{"subject": "retrain: fivek keep", "body": "fivek: keep: 1 against 2; $(touch hacked)"}]
-    for command, name, why in (
-        (None, "custom-webhook/refused", "500"),
-        (["false"], None, "false ended with exit code 1"),
-    ):
+    for command, name, why in (("", "custom-webhook/refused", "500"), ("false", None, "false ended with exit code 1")):
+        monkeypatch.setenv(announce.COMMAND, command)
         with pytest.raises(announce.NotTold, match=rf"(?s)nobody was told: .*{why}.*fivek: keep: 1 against 2"):
-            tell(command, name)
+            tell(name)
+
+
+def test_one_datasets_fault_is_not_the_others(
+    server: str,
+    project: Path,
+    tmp_path: Path,
+    block: tuple[str, list[dict[str, str]]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two datasets: the first one's training fails, the second is judged all the same, and the lab hears of both."""
+    from flows import retrain
+
+    def one(_wishes: object, dataset: str, photos: Path | None) -> retrain.Outcome:
+        assert (photos is None) == (dataset == "ppr10k")
+        if dataset == "fivek":
+            raise retrain.RetrainFailed("no luck")
+        return retrain.Outcome(dataset, "keep", "1 against 2")
+
+    tree = yaml.safe_load((ROOT / "params.yaml").read_text())
+    (project / "params.yaml").write_text(yaml.safe_dump(tree))
+    add_photo(tmp_path / "in/fivek", "a0009-new")
+    (tmp_path / "in/ppr10k/raw").mkdir(parents=True)  # waits for photos
+    monkeypatch.setattr(retrain, "retrain_one", one)
+    words = ["--root", str(project), "--inbox", str(tmp_path / "in"), "--notify-block", block[0]]
+    assert retrain_command.main(words) == 1
+    assert block[1][0]["body"].splitlines() == ["fivek: failed: no luck", "ppr10k: keep: 1 against 2"]
+    (tmp_path / "in/FiveK").mkdir()
+    assert retrain_command.main(words) == 2
+    assert "holds 'FiveK': for all datasets, it holds a folder for each (fivek, ppr10k)" in block[1][1]["body"]
+
+
+def test_what_a_killed_retraining_left_is_ended_before_its_clone_is_touched(project: Path) -> None:
+    place = project / clone.PLACE / "fivek-0123456789ab"  # of another commit than the next one starts from
+    place.mkdir(parents=True)
+    environment = {**os.environ, **family.mark(place, "train@fivek")}
+    with subprocess.Popen(["sleep", "600"], env=environment) as orphan:
+        try:
+            with clone.only_one(project):
+                assert orphan.wait(30) == -signal.SIGTERM
+        finally:
+            orphan.kill()
+
+
+def test_a_branch_that_somebody_has_checked_out_is_refused_at_the_start(project: Path, tmp_path: Path) -> None:
+    """git would refuse the push at the very end."""
+    for folder in (project, tmp_path / "beside"):
+        if folder == project:
+            run(project, "git", "checkout", "-qb", "retrain")
+        else:
+            run(project, "git", "checkout", "-q", "main")
+            run(project, "git", "worktree", "add", "-q", str(folder), "retrain")
+        with pytest.raises(UserError, match=rf"the branch retrain is checked out in .*{folder.name}"):
+            clone.base(project, "retrain")
 
 
 def test_what_is_not_committed_is_refused(project: Path) -> None:

@@ -22,7 +22,9 @@ def check_room(folder: Path, name: str) -> Finding:
     words = f"{size_text(usage.free)} of {size_text(usage.total)} free for {name} ({folder})"
     if usage.free < LITTLE:
         return Finding("fault", "disk", words, "dvc gc --workspace --all-tags (after a dvc push), or a larger disk")
-    return Finding("note" if usage.free < ENOUGH else "good", "disk", words)
+    if usage.free < ENOUGH:
+        return Finding("note", "disk", words, "dvc gc --workspace --all-tags --dry (what it could free)")
+    return Finding("good", "disk", words)
 
 
 def links(cache: Path, folder: Path) -> list[str]:

@@ -29,12 +29,15 @@ class Gpu(NamedTuple):
 
 
 def gpus() -> list[Gpu]:
-    """The GPUs that nvidia-smi lists: torch would tell too, and takes five seconds to import."""
+    """The GPUs that nvidia-smi lists: torch would tell too, and takes five seconds to import. None where it hangs."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return []
     command = [program, "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)
+    except subprocess.TimeoutExpired:
+        return []
     rows = [line.rsplit(",", 1) for line in done.stdout.splitlines() if done.returncode == 0 and "," in line]
     return [Gpu(name.strip(), int(memory) * 2**20) for name, memory in rows if memory.strip().isdigit()]
 

@@ -47,5 +47,7 @@ def check_versions(
             why = CLASHES.get(each.name.lower())
             words = f"{each.name} {have} is outside {each.specifier}" + (f": {why}" if why else "")
             found.append(Finding("fault", "packages", words, f"{INSTALL} '{each}'"))
+    if found:
+        return found
     spoken = ", ".join(f"{name} {installed(name)}" for name in sorted(CLASHES) if any(r.name == name for r in core))
-    return found or [Finding("good", "packages", f"{len(core)} requirements fit; {spoken or 'none is known to clash'}")]
+    return [Finding("good", "packages", f"{len(core)} requirements fit; {spoken or 'none is known to clash'}")]

@@ -1,4 +1,7 @@
-"""What people said of the challenger's results in a blinded study, where they were asked."""
+"""What people said of the challenger's results in a blinded study, where they were asked.
+
+Votes on another model's results, which may lie in the same folder, are known by their pictures' names and not counted.
+"""
 
 from __future__ import annotations
 
@@ -26,12 +29,14 @@ def judge_votes(side: Side, params: Params) -> Reason:
     files = sorted(folder.glob("*.csv")) if folder.is_dir() else []
     if not files:
         return Reason("study", words, f"no votes in {report_dir(side.dataset) / 'votes'}", None)
-    votes = _votes(files, _key(side))
+    votes, others = _votes(files, _key(side))
+    left_out = f"; {others} files are votes on other results" if others else ""
     ours = votes[["left_arm", "right_arm"]].eq("ours")
     other = votes[["left_arm", "right_arm"]].eq(asked.against)
     votes = votes[ours.any(axis=1) & other.any(axis=1) & (votes["repeat_of"] == "")]
     if len(votes) < asked.votes:
-        return Reason("study", words, f"{len(votes)} votes, fewer than {asked.votes}: no verdict of people", None)
+        few = f"{len(votes)} votes, fewer than {asked.votes}: no verdict of people{left_out}"
+        return Reason("study", words, few, None)
     chosen = votes["left_arm"].where(votes["choice"] == "left", votes["right_arm"])
     settings = params.evaluate
     found = bootstrap(
@@ -42,7 +47,7 @@ def judge_votes(side: Side, params: Params) -> Reason:
         seed=settings.seed,
     )
     span = f"{found.mean:.0%} [{found.low:.0%}, {found.high:.0%}]"
-    told = f"{span} of {found.n} votes in {len(files)} files, on {found.groups} scenes"
+    told = f"{span} of {found.n} votes in {len(files) - others} files, on {found.groups} scenes{left_out}"
     return Reason("study", words, told, found.low >= asked.share)
 
 
@@ -53,17 +58,21 @@ def _key(side: Side) -> pd.DataFrame:
     return _read(path, [*SHOWN, "left_arm", "right_arm", "repeat_of", "group"])
 
 
-def _votes(files: list[Path], key: pd.DataFrame) -> pd.DataFrame:
-    parts = []
+def _votes(files: list[Path], key: pd.DataFrame) -> tuple[pd.DataFrame, int]:
+    """The votes with what they are on, and how many of the files are on other pictures throughout."""
+    parts, others = [key.head(0).assign(choice="")], 0
     for path in files:
         own = _read(path, [*SHOWN, "choice"])
         joined = own.merge(key, on=SHOWN, how="left", validate="many_to_one")
+        if len(joined) and joined["left_arm"].isna().all():
+            others += 1
+            continue
         strange = joined[joined["left_arm"].isna() | ~joined["choice"].isin(("left", "right"))]
         if len(strange):
             trial = strange.iloc[0]["trial"]
             raise UserError(f"{path}: trial {trial} is not of this study, or its choice is neither left nor right")
         parts.append(joined)
-    return pd.concat(parts, ignore_index=True)
+    return pd.concat(parts, ignore_index=True), others
 
 
 def _read(path: Path, columns: list[str]) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from diffretouch.files.pictures import Picture, jpeg8, read_srgb, reduce_to
 from diffretouch.files.tables import FACTS, read_table
 from diffretouch.files.workspace import new_dir, stage_dir
 from diffretouch.study.page import key_table, page, trial_table
-from diffretouch.study.pairs import Arm, plan
+from diffretouch.study.pairs import Arm, Trial, named, plan
 
 JPEG_QUALITY = 95
 """One encoder for every arm; high enough that it cannot be what is preferred."""
@@ -27,9 +28,10 @@ def run(params: Params, dataset: str) -> None:
     out = new_dir(stage_dir("study", dataset))
     export = new_dir(out / "export")
     arms = _arms(dataset, experts)
-    trials = plan(
+    planned = plan(
         list(arms), experts, pairs_a_photo=settings.pairs_a_photo, repeats=settings.repeats, seed=settings.seed
     )
+    trials = named(planned, seed=settings.seed, results=_ours(planned, arms))
     for trial in trials:
         for arm, name in ((trial.left, trial.left_file), (trial.right, trial.right_file)):
             image = reduce_to(_picture(arms[trial.photo_id], arm, experts), long_edge=settings.long_edge)
@@ -40,6 +42,16 @@ def run(params: Params, dataset: str) -> None:
     facts = read_table(stage_dir("decode", dataset) / "manifest.parquet", ("photo_id", *FACTS))
     key = key_table(trials).join(facts.set_index("photo_id")[[*FACTS]], on="photo_id")
     write_text(out / "key.csv", key.to_csv(index=False, lineterminator="\n"))
+
+
+def _ours(trials: list[Trial], arms: dict[str, dict[tuple[str, str], Path]]) -> bytes:
+    """Digest of our results that are shown."""
+    digest = hashlib.sha256()
+    for trial in trials:
+        for arm in (trial.left, trial.right):
+            if arm.name == "ours":
+                digest.update(arms[trial.photo_id][arm.name, arm.expert].read_bytes())
+    return digest.digest()
 
 
 def _arms(dataset: str, experts: tuple[str, ...]) -> dict[str, dict[tuple[str, str], Path]]:

@@ -9,7 +9,7 @@ Three questions, asked of every photo in turn: is our result for expert x prefer
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -34,10 +34,11 @@ class Trial:
     photo_id: str
     left: Arm
     right: Arm
-    left_file: str
-    right_file: str
     repeat_of: int | None
     """The trial this one repeats with sides swapped, to measure a rater's consistency."""
+    left_file: str = ""
+    right_file: str = ""
+    """Given by `named`."""
 
 
 def plan(
@@ -45,9 +46,8 @@ def plan(
 ) -> list[Trial]:
     """Trials in the order they are shown: `pairs_a_photo` pairs a photo and `repeats` of them again, sides swapped.
 
-    Opponents take turns, and so do the experts from photo to photo. Order, sides and file names are drawn from `seed`.
-    Every side of every trial has a name of its own, so that names tell neither arm nor photo, nor which trial repeats
-    another. Repeats come last.
+    Opponents take turns, and so do the experts from photo to photo. Order and sides are drawn from `seed`. Repeats come
+    last.
     """
     rng = np.random.default_rng(seed)
     pairs: list[tuple[str, Arm, Arm]] = []
@@ -65,11 +65,20 @@ def plan(
     for first in range(min(repeats, len(shown))):
         photo_id, left, right, _ = shown[first]
         shown.append((photo_id, right, left, first + 1))
-    names = _opaque(2 * len(shown), rng)
     return [
-        Trial(number, photo_id, left, right, names[2 * number - 2], names[2 * number - 1], repeat_of)
+        Trial(number, photo_id, left, right, repeat_of)
         for number, (photo_id, left, right, repeat_of) in enumerate(shown, start=1)
     ]
+
+
+def named(trials: Sequence[Trial], *, seed: int, results: bytes) -> list[Trial]:
+    """The trials with file names drawn from `seed` and a digest of our `results`.
+
+    Every side of every trial has a name of its own, so that names tell neither arm nor photo, nor which trial repeats
+    another; other results have other names, so that no vote is ever taken for one on another model.
+    """
+    names = iter(_opaque(2 * len(trials), np.random.default_rng([seed, *results])))
+    return [replace(trial, left_file=next(names), right_file=next(names)) for trial in trials]
 
 
 def _balanced(count: int, rng: np.random.Generator) -> list[bool]:
