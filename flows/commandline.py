@@ -24,8 +24,20 @@ def add_root(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_timeout(parser: argparse.ArgumentParser) -> None:
+    """The option --timeout of what runs stages."""
+    parser.add_argument(
+        "--timeout",
+        action="append",
+        default=[],
+        metavar="STAGE=SECONDS",
+        help="end a stage that takes longer; it has failed then (may be repeated; none by default)",
+    )
+
+
 def add_amounts(parser: argparse.ArgumentParser) -> None:
-    """The options --max-workers and --sample-parts of what runs a chain."""
+    """The options --max-workers, --sample-parts and --timeout of what runs a chain."""
+    add_timeout(parser)
     parser.add_argument(
         "--max-workers",
         type=positive,

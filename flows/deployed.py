@@ -54,7 +54,11 @@ def reproduce(
 
 @flow(name="report", persist_result=False)
 def nightly_report(
-    rev: str = "HEAD", model: str | None = None, dataset: str | None = None, root: str | None = None
+    rev: str = "HEAD",
+    model: str | None = None,
+    dataset: str | None = None,
+    root: str | None = None,
+    timeouts: list[str] | None = None,
 ) -> str:
     """Evaluation and report of a revision or of a model folder, as `python -m flows.report` does; the page's path.
 
@@ -62,8 +66,10 @@ def nightly_report(
     model: a pipeline folder to judge in place of the model of that revision.
     dataset: whose model it replaces; needed where there are several.
     root: the repository; the deployment's folder without one.
+    timeouts: `sample=3600`: seconds after which a stage is ended, and there is no report.
     """
-    wanted = report.Wanted(rev=rev, model=Path(model) if model else None, dataset=dataset)
+    given = Path(model) if model else None
+    wanted = report.Wanted(rev=rev, model=given, dataset=dataset, timeouts=tuple(timeouts or ()))
     page = report.make(Path(root or ".").resolve(), wanted)
     artifacts.link(page)
     return str(page)

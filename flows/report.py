@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diffretouch.files.atomic import whole
-from flows.commandline import add_root, end_on_sigterm
+from flows.commandline import add_root, add_timeout, end_on_sigterm
 
 PLACE, PREFIX, LOCK = Path(".dvc/tmp"), "report-", "lock"
 KINDS = ("sample", "evaluate", "embed", "report")
@@ -62,6 +62,8 @@ class Wanted:
     """Whose model `model` replaces; needed where there are several."""
     out: Path | None = None
     """Where the reports go; work/reports/<revision or model> without one."""
+    timeouts: tuple[str, ...] = ()
+    """`sample=3600`: seconds after which a stage is ended, and there is no report."""
 
 
 def make(root: Path, wanted: Wanted) -> Path:
@@ -89,8 +91,11 @@ def _judge(clone: Path, wanted: Wanted) -> None:
 
     try:
         every = graph.read(clone)
+        limits = graph.timeouts(every, list(wanted.timeouts))
     except graph.BrokenGraph as error:
         raise CannotReport(str(error)) from error
+    except graph.UnknownTarget as error:
+        raise NotThere(str(error)) from error
     stages = [stage for stage in every if stage.name.partition("@")[0] in KINDS]
     if wanted.model:
         dataset = _dataset(sorted({stage.dataset for stage in every if stage.dataset}), wanted.dataset)
@@ -98,7 +103,7 @@ def _judge(clone: Path, wanted: Wanted) -> None:
         if place.exists():
             shutil.rmtree(place)
         shutil.copytree(wanted.model, place)
-    results = chain.run(stages, clone)
+    results = chain.run(stages, clone, timeouts=limits)
     if bad := [result for result in results if result.outcome in ("failed", "not run")]:
         raise CannotReport("\n".join(f"{result.stage} {result.outcome}: {result.message}" for result in bad))
 
@@ -179,11 +184,14 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--dataset", help="whose model --model replaces; needed where there are several")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where the reports go (default: work/reports/NAME)")
+    add_timeout(parser)
     add_root(parser)
     asked = parser.parse_args(argv)
     end_on_sigterm()
     try:
-        print(make(asked.root.resolve(), Wanted(asked.rev, asked.model, asked.dataset, asked.out)))
+        print(
+            make(asked.root.resolve(), Wanted(asked.rev, asked.model, asked.dataset, asked.out, tuple(asked.timeout)))
+        )
     except NotThere as error:
         print(error, file=sys.stderr)
         return 2

@@ -101,13 +101,6 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     )
     add_amounts(parser)
     parser.add_argument("--wait", action="store_true", help="wait for another chain in this workspace to end")
-    parser.add_argument(
-        "--timeout",
-        action="append",
-        default=[],
-        metavar="STAGE=SECONDS",
-        help="end a stage that takes longer; it has failed then (may be repeated; none by default)",
-    )
     add_root(parser)
     arguments = parser.parse_args(argv)
     arguments.root = arguments.root.resolve()

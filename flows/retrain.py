@@ -80,6 +80,7 @@ class Wishes:
     branch: str
     max_workers: int
     sample_parts: int
+    timeouts: tuple[str, ...]
     approval_s: int | None
 
 
@@ -93,6 +94,7 @@ def retrain(
     notify_block: str | None = None,
     max_workers: int = 1,
     sample_parts: int = 1,
+    timeouts: list[str] | None = None,
 ) -> State[list[dict[str, Any]]]:
     """Retrain, judge and promote, as `python -m flows.retrain` does.
 
@@ -105,8 +107,10 @@ def retrain(
         too. A command gets them where the environment names one (flows/announce.py).
     max_workers: stages at the same time.
     sample_parts: have workers make the sampled pictures in so many parts; this run waits for them on one more.
+    timeouts: `train=360000`: seconds after which a stage is ended, and the retraining has failed.
     """
-    wishes = Wishes(Path(root or ".").resolve(), branch, max_workers, sample_parts, approval_s)
+    limits = tuple(timeouts or ())
+    wishes = Wishes(Path(root or ".").resolve(), branch, max_workers, sample_parts, limits, approval_s)
     teller = announce.Teller(notify_block)
     if sample_parts > 1:
         parts.require_deployment()
@@ -178,6 +182,7 @@ def retrain_one(wishes: Wishes, dataset: str, inbox: Path | None) -> Outcome:
     try:
         found = bring_in(place, dataset, inbox)
         stages = graph.read(place)
+        _limits(place, wishes)  # a word that names no stage is said before hours of work
         clone.restore_all(place)
         _run(_wanted(stages, dataset, place), place, wishes, "challenger")
         publish.commit(place, f"{dataset}: retrained{_with(found)}")
@@ -290,7 +295,14 @@ def _wanted(stages: list[Stage], dataset: str, place: Path) -> list[Stage]:
 def _run(stages: list[Stage], place: Path, wishes: Wishes, whose: str) -> None:
     """The chain in the clone, by the clone's code; UserError where a stage failed."""
     with _code_of(place):
-        results = chain.run(stages, place, wishes.max_workers, sample_parts=wishes.sample_parts, whose=whose)
+        results = chain.run(
+            stages,
+            place,
+            wishes.max_workers,
+            timeouts=_limits(place, wishes),
+            sample_parts=wishes.sample_parts,
+            whose=whose,
+        )
     bad = [
         f"{result.stage} {result.outcome}: {result.message}"
         for result in results
@@ -298,6 +310,14 @@ def _run(stages: list[Stage], place: Path, wishes: Wishes, whose: str) -> None:
     ]
     if bad:
         raise UserError("\n".join(bad))
+
+
+def _limits(place: Path, wishes: Wishes) -> dict[str, float]:
+    """Seconds by stage, of every stage of the clone; ConfigError for a word that names none."""
+    try:
+        return graph.timeouts(graph.read(place), list(wishes.timeouts))
+    except graph.UnknownTarget as error:
+        raise ConfigError(str(error)) from error
 
 
 @contextmanager

@@ -68,6 +68,7 @@ def main(argv: list[str] | None = None) -> int:
             notify_block=arguments.notify_block,
             max_workers=arguments.max_workers,
             sample_parts=arguments.sample_parts,
+            timeouts=arguments.timeout,
         )
     except UserError as error:
         print(error, file=sys.stderr)

@@ -103,12 +103,7 @@ def text(file: Path) -> str:
         return ""
 
 
-alone = pytest.mark.skipif(
-    "DIFFRETOUCH_WORKER" not in os.environ, reason="five minutes alone on a machine: DIFFRETOUCH_WORKER=1"
-)
-
-
-@alone
+@pytest.mark.alone
 def test_the_real_chain_killed_twice_and_run_again(server: str, tmp_path: Path) -> None:
     """A stage, and the flow itself: stages that decode, train and judge end in the bytes of an undisturbed run."""
     root = tmp_path / "project"
@@ -117,12 +112,12 @@ def test_the_real_chain_killed_twice_and_run_again(server: str, tmp_path: Path) 
     assert sum(killed.values()) == 2
 
 
-@alone
+@pytest.mark.alone
 def test_a_deployed_run_cancelled_while_it_trains_goes_on_to_the_same_bytes(server: str, tmp_path: Path) -> None:
     root, twin = tmp_path / "project", tmp_path / "twin"
     tiny_project.write_project(root)
     tree = yaml.safe_load((root / "params.yaml").read_text())
-    tree["train"] |= {"steps": 1500, "checkpoint_every": 50, "log_every": 50, "validate_every": 1500}
+    tree["train"] |= {"steps": 600, "checkpoint_every": 20, "log_every": 20, "validate_every": 600}
     (root / "params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
     shutil.copytree(root, twin, symlinks=True)
     flow = run(twin, real_server.environment())
@@ -143,7 +138,7 @@ def test_a_deployed_run_cancelled_while_it_trains_goes_on_to_the_same_bytes(serv
     require_undisturbed(root, tiny_project, tiny_project.outputs(twin), "cancelled while it trained")
 
 
-@alone
+@pytest.mark.alone
 def test_a_worker_runs_schedules_and_cancels(server: str, project: Path, tmp_path: Path) -> None:
     write_project(tmp_path / "twin")
     write_params(tmp_path / "twin", datasets="[a]")
@@ -183,7 +178,7 @@ def test_a_worker_runs_schedules_and_cancels(server: str, project: Path, tmp_pat
         assert not family.members(project)
 
 
-@alone
+@pytest.mark.alone
 def test_a_run_whose_machine_is_gone_has_crashed_and_the_next_one_is_right(server: str, project: Path) -> None:
     """The shipped automation, with times that a test can wait for: a worker and its flow killed at once."""
     beat, silent = 30, 70  # Prefect's least; more than two beats
@@ -209,7 +204,7 @@ def test_a_run_whose_machine_is_gone_has_crashed_and_the_next_one_is_right(serve
         assert (project / "report").read_text() == "photo of a\ndecode 1\ntrain 1\nreport 1\n"
 
 
-@alone
+@pytest.mark.alone
 def test_a_run_that_a_worker_took_and_never_began_has_crashed(server: str, project: Path) -> None:
     """The other automation: a worker killed before the run's process began, with all that it had started."""
     late = 60

@@ -88,6 +88,7 @@ def test_what_a_killed_report_left_is_ended_and_removed_and_a_living_ones_stays(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        (["--timeout", "smaple=5"], "did you mean sample"),
         (["--rev", "v9"], "git knows no revision 'v9'"),
         (["--rev", "--upload-pack=touch hacked"], "git knows no revision"),
         (["--model", "data"], "data is no pipeline folder: it has no model_index.json"),

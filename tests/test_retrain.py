@@ -14,13 +14,15 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 
+from diffretouch.config import load
 from diffretouch.errors import ConfigError, UserError
 from diffretouch.gating import Verdict
 from flows import announce, clone, family, git, registry, retrain_command, rollback
-from tests import model_project
+from tests import model_project, tiny_project
 from tests.model_project import ROOT, add_photo, dvc, run, set_steps
 
 # one server serves them all, so they stay on one worker
@@ -157,6 +159,45 @@ def test_better_is_promoted_worse_and_equal_are_not_and_rollback_restores(
     assert not list(tmp_path.rglob("hacked")) and not Path("hacked").exists()
 
 
+@pytest.mark.alone
+@pytest.mark.slow
+def test_new_photos_are_decoded_learned_from_and_judged_by_the_real_gate(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The project itself, profile tiny: RAWs and experts' pictures from an inbox to a verdict."""
+    from diffretouch.gating import judge
+    from flows import retrain
+
+    monkeypatch.setattr(
+        retrain, "gate", lambda dataset, new, old, out: judge(load(new / "params.yaml"), dataset, new, old, out)
+    )
+    root, inbox = tmp_path / "lab" / "project", tmp_path / "inbox"
+    tiny_project.write_project(root)
+    assert retrained(root) == 0
+    assert "fivek: promote: " in capsys.readouterr().out and tags(root) == ["model-fivek#prod#1", "model-fivek@v1.0.0"]
+    verdict = registry.verdict(root, registry.in_use(root, "fivek"))  # type: ignore[arg-type]
+    assert verdict is not None and verdict["decision"] == "promote" and verdict["photos"] > 0
+
+    source = next(path for path in sorted((root / "data/fivek/dng").iterdir()) if path.name < "a4501")
+    for path in (root / "data/fivek").rglob(f"{source.stem}.*"):
+        target = inbox / path.relative_to(root / "data/fivek").with_stem("a0999-new")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+    shutil.copyfile(root / "data/fivek/corpus.yaml", inbox / "corpus.yaml")
+    run(root, "git", "merge", "-q", "retrain")
+    dvc(root, "checkout", "-q")
+    kept = []
+    monkeypatch.setattr(retrain, "_end", lambda place, outcome: (kept.append(place), outcome)[1])
+    assert retrained(root, "--inbox", str(inbox)) == 0
+    said = capsys.readouterr().out
+    assert any(f"fivek: {decision}: " in said for decision in ("promote", "keep", "equal"))  # the model learned nothing
+    assert "byte for byte" not in said
+    rows = pd.read_parquet(kept[0] / "work/decode/fivek/manifest.parquet").set_index("photo_id")
+    assert rows.loc["a0999-new", "status"] == "ok" and rows.loc["a0999-new", "split"] in ("train", "val")
+    page = next((root / "work/verdicts").glob(f"fivek-{kept[0].name.partition('-')[2]}/verdict.html"))
+    assert "challenger" in page.read_text()
+
+
 @pytest.mark.slow
 def test_a_crash_between_push_and_tag_is_repaired_by_running_again(
     server: str, project: Path, capsys: pytest.CaptureFixture[str]
@@ -284,6 +325,8 @@ def test_an_inbox_that_is_gone_is_told_too(
 ) -> None:
     assert retrained(project, "--inbox", str(project / "gone"), "--notify-block", block[0]) == 2
     assert "gone is no folder" in block[1][0]["body"] and "gone is no folder" in capsys.readouterr().err
+    assert retrained(project, "--timeout", "trian=3") == 1  # of the clone's dvc.yaml, which is kept with it
+    assert "did you mean train" in capsys.readouterr().err
     assert retrained(project, "--inbox", str(project / "gone"), "--notify-block", "custom-webhook/refused") == 2
     assert "gone is no folder" in capsys.readouterr().err  # not that nobody was told, which is logged
 

@@ -66,7 +66,7 @@ def _agreed(question: str) -> bool:
 
 
 @app.command()
-def profile(name: Annotated[str, typer.Argument(help="cpu, fivek or ppr10k: a file of profiles/.")]) -> None:
+def profile(name: Annotated[str, typer.Argument(help="cpu, tiny, fivek or ppr10k: a file of profiles/.")]) -> None:
     """Make profiles/NAME.yaml the params.yaml in use; the one before is kept as params.yaml.before.
 
     Reads: profiles/NAME.yaml
