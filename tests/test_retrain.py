@@ -246,6 +246,17 @@ def test_a_person_may_say_no_and_later_yes(
     assert "model-fivek@v1.0.0 is in use" in capsys.readouterr().out
 
 
+@pytest.mark.alone
+@pytest.mark.slow
+def test_a_promotion_that_nobody_answers_puts_nothing_in_use(
+    server: str, project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert retrained(project, "--approval", "5") == 1
+    said = capsys.readouterr().err
+    assert "nobody answered within 5 s. 500 against None" in said and f"{clones(project)[0]}. Run the same" in said
+    assert tags(project) == [] and git.commit_of(project, "retrain") is None
+
+
 def _answer(*decisions: bool) -> None:
     """What a person does in Prefect's page, once for each pause."""
     from prefect.client.orchestration import get_client
