@@ -35,7 +35,10 @@ class Teller:
     """
 
     def __init__(self, block: str | None) -> None:
-        command = shlex.split(os.environ.get(COMMAND, ""))
+        try:
+            command = shlex.split(os.environ.get(COMMAND, ""))
+        except ValueError as error:
+            raise ConfigError(f"{COMMAND} is not quoted as for a shell: {error}") from error
         if command and shutil.which(command[0]) is None:
             raise ConfigError(f"{COMMAND}: there is no command {command[0]!r}")
         self._command, self._block = command, _notification(block) if block else None

@@ -62,7 +62,7 @@ def put_in_use(root: Path, names: NewTags, release: Release, words: str) -> None
 
 def _identity(root: Path) -> dict[str, str]:
     """Who tags, where nobody has told git: a worker's account often has no name."""
-    if succeeds(root, "config", "--get", "user.email"):
+    if "GIT_COMMITTER_EMAIL" in os.environ or succeeds(root, "config", "--get", "user.email"):
         return {}
     return {"GIT_COMMITTER_NAME": "diffretouch", "GIT_COMMITTER_EMAIL": "diffretouch@localhost"}
 

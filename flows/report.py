@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -135,10 +135,8 @@ def _clone(root: Path, commit: str) -> Iterator[Path]:
     with Repo(str(root)) as repo:
         cache = str(repo.cache.local_cache_dir)
     # on the cache's file system, where its files can be linked
-    (root / PLACE).mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=PREFIX, dir=root / PLACE) as top, (Path(top) / LOCK).open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # for as long as this process lives
-        clone = Path(top) / "clone"
+    with _top(root / PLACE) as top:
+        clone = top / "clone"
         _call(["git", "clone", "--quiet", "--no-checkout", str(root), str(clone)], root)
         _call(["git", "checkout", "--quiet", "--detach", commit], clone)
         local = root / ".dvc" / "config.local"
@@ -149,19 +147,35 @@ def _clone(root: Path, commit: str) -> Iterator[Path]:
         yield clone
 
 
+@contextmanager
+def _top(folder: Path) -> Iterator[Path]:
+    """A new folder in `folder`, locked for as long as this process lives and it is there."""
+    folder.mkdir(exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(prefix=f".{PREFIX}", dir=folder))
+    with (fresh / LOCK).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        # only now others see it
+        top = fresh.rename(fresh.with_name(fresh.name.removeprefix(".")))
+        try:
+            yield top
+        finally:
+            shutil.rmtree(top, ignore_errors=True)
+
+
 def _forget_killed(folder: Path) -> None:
     """End what killed reports have left running, and remove their clones."""
     from flows import family
 
     for lock in folder.glob(f"{PREFIX}*/{LOCK}"):
-        with lock.open() as file:
+        # gone meanwhile: its report has ended, or another one that starts now was faster
+        with suppress(FileNotFoundError), lock.open() as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 continue  # of a report that is being made
             if count := family.end(lock.parent / "clone"):
                 print(f"ended {count} processes that a killed report had left in {lock.parent}", file=sys.stderr)
-            shutil.rmtree(lock.parent)
+            shutil.rmtree(lock.parent, ignore_errors=True)
 
 
 def _call(words: list[str], folder: Path) -> None:

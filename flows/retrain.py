@@ -33,9 +33,10 @@ from prefect.states import Completed, State
 
 from diffretouch import config
 from diffretouch.corpus.inbox import TakenIn, take_in
+from diffretouch.corpus.ingest_files import File, walk
 from diffretouch.errors import ConfigError, UserError
 from diffretouch.gating import Verdict, judge
-from flows import announce, chain, champion, clone, dvc_process, graph, parts, publish, registry, slots
+from flows import announce, artifacts, chain, champion, clone, dvc_process, git, graph, parts, publish, registry, slots
 from flows.graph import Stage
 
 VERDICTS = Path("work/verdicts")
@@ -131,7 +132,10 @@ def retrain(
         raise
     if failed:
         _told(teller, outcomes)
-        raise next(iter(failed.values())) if len(failed) == 1 else RetrainFailed("\n".join(map(str, failed.values())))
+        if len(failed) == 1:
+            raise next(iter(failed.values()))
+        mistakes = all(isinstance(error, ConfigError) for error in failed.values())
+        raise (ConfigError if mistakes else RetrainFailed)("\n".join(dict.fromkeys(map(str, failed.values()))))
     teller.tell([asdict(outcome) for outcome in outcomes])
     names = {STATES[outcome.decision] for outcome in outcomes}
     words = "; ".join(f"{outcome.dataset}: {outcome.summary}" for outcome in outcomes)
@@ -166,7 +170,12 @@ def _boxes(root: Path, dataset: str | None, inbox: str | None) -> dict[str, Path
             "with --dataset, the new photos themselves"
         )
     # a folder that is waiting for its next photos is no fault
-    return {name: box / name if any(path.is_file() for path in (box / name).rglob("*")) else None for name in known}
+    return {name: box / name if (box / name).is_dir() and _files(box / name) else None for name in known}
+
+
+def _files(box: Path) -> bool:
+    """Whether `ingest` would see a file there."""
+    return any(isinstance(found, File) for found in walk(box, box / "nothing to leave out"))
 
 
 def gate(dataset: str, challenger: Path, champion_: Path | None, out: Path) -> Verdict:
@@ -187,7 +196,8 @@ def retrain_one(wishes: Wishes, dataset: str, inbox: Path | None) -> Outcome:
         _run(_wanted(stages, dataset, place), place, wishes, "challenger")
         publish.commit(place, f"{dataset}: retrained{_with(found)}")
         before = registry.in_use(root, dataset)
-        if twin := next((r for r in registry.known(root, dataset) if champion.same_model(root, place, r)), None):
+        known = [release for release in (before, *registry.known(root, dataset)) if release]
+        if twin := next((release for release in known if champion.same_model(root, place, release)), None):
             words = f"the same model, byte for byte, is in use: {twin.name}"
             if twin != before:
                 words = (
@@ -199,13 +209,13 @@ def retrain_one(wishes: Wishes, dataset: str, inbox: Path | None) -> Outcome:
             root, place, before, branch, stages, lambda some, where: _run(some, where, wishes, "champion")
         )
         verdict = compare(dataset, place, other)
+        _keep_verdict(root, place, dataset)
         outcome = Outcome(dataset, verdict.decision, verdict.summary, photos=len(found.photos) if found else 0)
         if verdict.decision == "promote" and not _approved(wishes, dataset, verdict):
             return Outcome(dataset, "waiting", f"not approved: {verdict.summary}", photos=outcome.photos)
         if verdict.decision == "promote":
             release = put_in_use(root, place, dataset, branch, verdict.summary)
             outcome = Outcome(dataset, "promote", verdict.summary, release, outcome.photos)
-        _keep_verdict(root, place, dataset, start)
         return _end(place, outcome)
     except (UserError, graph.BrokenGraph) as error:
         raise RetrainFailed(f"{error}\nThe clone is kept: {place}. Run the same command again once mended") from error
@@ -245,7 +255,9 @@ def compare(dataset: str, place: Path, other: Path | None) -> Verdict:
         verdict = gate(dataset, place, other, place / registry.verdict_folder(dataset))
     broken = "".join(f"- {_plain(f'{why.rule}: {why.found}; asked: {why.asked}')}\n" for why in verdict.broken)
     words = f"**{verdict.decision}**: {_plain(verdict.summary)}\n\n{broken}"
-    create_markdown_artifact(words, key=f"verdict-{dataset}", description=f"The gate on {dataset}'s challenger")
+    create_markdown_artifact(
+        words, key=f"verdict-{artifacts.key(dataset)}", description=f"The gate on {dataset}'s challenger"
+    )
     get_run_logger().info(f"{verdict.decision}: {verdict.summary}")
     return verdict
 
@@ -267,7 +279,7 @@ def _approved(wishes: Wishes, dataset: str, verdict: Verdict) -> bool:
     form = Approval.with_initial_data(description=_plain(question), promote=False, words="")
     try:
         answer = pause_flow_run(
-            wait_for_input=form, timeout=wishes.approval_s, poll_interval=2, key=f"approve-{dataset}"
+            wait_for_input=form, timeout=wishes.approval_s, poll_interval=2, key=f"approve-{artifacts.key(dataset)}"
         )
     except FlowPauseTimeout as error:
         # the server has ended the run as failed by now
@@ -331,9 +343,9 @@ def _code_of(place: Path) -> Iterator[None]:
         environ.pop("PYTHONPATH") if before is None else environ.update(PYTHONPATH=before)
 
 
-def _keep_verdict(root: Path, place: Path, dataset: str, start: str) -> None:
-    """Beside the repository's own results, where it can be read when the clone is gone."""
-    page = root / VERDICTS / f"{dataset}-{start[:12]}"
+def _keep_verdict(root: Path, place: Path, dataset: str) -> None:
+    """Beside the repository's own results, where it can be read when the clone is gone; by the challenger's commit."""
+    page = root / VERDICTS / f"{dataset}-{git.git(place, 'rev-parse', 'HEAD')[:12]}"
     shutil.copytree(place / registry.verdict_folder(dataset), page, dirs_exist_ok=True)
     get_run_logger().info(f"the verdict: {page / 'verdict.html'}")
 

@@ -61,9 +61,10 @@ def rollback(root: Path, dataset: str, to: str | None, out: Path | None) -> tupl
 def _require_verdict(root: Path, release: Release) -> None:
     """UserError where the gate has not judged the release, or only for another use than params.yaml names now."""
     told = registry.verdict(root, release)
-    if told is None:
+    if told is None or told.get("decision") != "promote":
+        found = "no verdict of the gate" if told is None else f"the verdict {told.get('decision')!r} of the gate"
         raise UserError(
-            f"{release.name} has no verdict of the gate, and every model in use has one: name another with --to, or "
+            f"{release.name} has {found}, and every model in use has one that promotes it: name another with --to, or "
             "train and judge one: `python -m flows.retrain`"
         )
     use = (yaml.safe_load((root / "params.yaml").read_text()).get("gate") or {}).get("use")

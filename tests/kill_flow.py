@@ -69,10 +69,10 @@ def kill_while_running(
         while (found := victim_of(victim, flow, root, draw)) is None and flow.poll() is None and time.monotonic() < end:
             time.sleep(0.02)  # between two stages there is none for a while
         if found is None:
-            found, victim = psutil.Process(flow.pid), "flow"
+            victim = "flow"
         where = f"kill {number}, of {victim}"
         with suppress(psutil.NoSuchProcess):  # it has ended in this moment
-            found.kill()
+            (found or psutil.Process(flow.pid)).kill()
         killed[victim] += 1
         if victim == "flow":
             flow.wait()
@@ -106,13 +106,16 @@ def require_undisturbed(root: Path, project: ModuleType, undisturbed: Mapping[st
 
 
 def finish(root: Path, environment: Mapping[str, str], where: str) -> float:
-    """A run that is let alone; seconds from its first stage's beginning to its end."""
+    """A run that is let alone; seconds from its first stage's beginning to its last one's end."""
     flow = run(root, environment)
     until(lambda: family.members(root) or flow.poll() is not None, RUN_S, "a stage")
-    start = time.monotonic()
-    said, _ = flow.communicate(timeout=RUN_S)
+    start = last = time.monotonic()
+    while flow.poll() is None and time.monotonic() < start + RUN_S:
+        last = time.monotonic() if family.members(root) else last
+        time.sleep(0.1)
+    said, _ = flow.communicate(timeout=1)
     assert flow.returncode == 0, f"{where}: {said}"
-    return time.monotonic() - start
+    return last - start
 
 
 def victim_of(kind: str, flow: subprocess.Popen[str], root: Path, draw: random.Random) -> psutil.Process | None:

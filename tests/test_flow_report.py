@@ -14,6 +14,7 @@ import pytest
 from flows import deployed, family, report
 from tests import model_project
 from tests.model_project import dvc, run, set_steps
+from tests.small_project import until
 
 pytestmark = [pytest.mark.xdist_group("prefect"), pytest.mark.usefixtures("sigterm")]
 
@@ -74,6 +75,7 @@ def test_what_a_killed_report_left_is_ended_and_removed_and_a_living_ones_stays(
         for folder in (killed, living)
     ]
     try:
+        until(lambda: all(family.members(folder / "clone") for folder in (killed, living)), 30, "their environments")
         with (living / report.LOCK).open() as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             report._forget_killed(top)

@@ -374,7 +374,7 @@ def test_a_licence_is_allowed_by_its_whole_name_only() -> None:
 
 def study(root: Path, preferred: str, repeats: int = 0) -> None:
     trials = plan([f"a450{i}-scene{i - 1}" for i in range(1, 7)], "abc", pairs_a_photo=3, repeats=repeats, seed=0)
-    key = key_table(named(trials, seed=0, results=preferred.encode()))
+    key = key_table(named(trials, seed=0, pictures=preferred.encode()))
     key["group"] = key["photo_id"].map(lambda photo: f"group{(int(photo[1:5]) - 4501) // 2}")
     table(root, "study", "key.csv").parent.mkdir(parents=True, exist_ok=True)
     key.to_csv(table(root, "study", "key.csv"), index=False)

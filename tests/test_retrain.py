@@ -24,6 +24,7 @@ from diffretouch.gating import Verdict
 from flows import announce, clone, family, git, registry, retrain_command, rollback
 from tests import model_project, tiny_project
 from tests.model_project import ROOT, add_photo, dvc, run, set_steps
+from tests.small_project import until
 
 # one server serves them all, so they stay on one worker
 pytestmark = pytest.mark.xdist_group("prefect")
@@ -379,12 +380,23 @@ def test_one_datasets_fault_is_not_the_others(
 
     tree = yaml.safe_load((ROOT / "params.yaml").read_text())
     (project / "params.yaml").write_text(yaml.safe_dump(tree))
-    add_photo(tmp_path / "in/fivek", "a0009-new")
+    add_photo(tmp_path / "there", "a0009-new")
+    (tmp_path / "in/fivek").mkdir(parents=True)
+    (tmp_path / "in/fivek/dng").symlink_to(tmp_path / "there/dng")
     (tmp_path / "in/ppr10k/raw").mkdir(parents=True)  # waits for photos
+    (tmp_path / "in/ppr10k/.gitkeep").touch()
     monkeypatch.setattr(retrain, "retrain_one", one)
     words = ["--root", str(project), "--inbox", str(tmp_path / "in"), "--notify-block", block[0]]
     assert retrain_command.main(words) == 1
     assert block[1][0]["body"].splitlines() == ["fivek: failed: no luck", "ppr10k: keep: 1 against 2"]
+
+    def unanswered(_wishes: object, dataset: str, _photos: Path | None) -> retrain.Outcome:
+        assert dataset == "fivek", "the server has ended the run: nothing more is begun"
+        raise retrain.RetrainFailed("nobody") from retrain.NobodyAnswered("nobody")
+
+    monkeypatch.setattr(retrain, "retrain_one", unanswered)
+    assert retrain_command.main(words) == 1
+    assert block[1].pop()["body"] == "fivek: failed: nobody"
     (tmp_path / "in/FiveK").mkdir()
     assert retrain_command.main(words) == 2
     assert "holds 'FiveK': for all datasets, it holds a folder for each (fivek, ppr10k)" in block[1][1]["body"]
@@ -396,6 +408,7 @@ def test_what_a_killed_retraining_left_is_ended_before_its_clone_is_touched(proj
     environment = {**os.environ, **family.mark(place, "train@fivek")}
     with subprocess.Popen(["sleep", "600"], env=environment) as orphan:
         try:
+            until(lambda: family.members(place), 30, "its environment")  # a moment after the program has begun
             with clone.only_one(project):
                 assert orphan.wait(30) == -signal.SIGTERM
         finally:

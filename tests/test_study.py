@@ -5,12 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import re
+import shutil
 from collections import Counter
+from pathlib import Path
 
 import imagecodecs
+import numpy as np
 import pandas as pd
 import pytest
 
+from diffretouch.files.pictures import read_srgb, write_png8
 from diffretouch.stages import study
 from diffretouch.study.page import page
 from diffretouch.study.pairs import Arm, Trial, named, plan
@@ -47,7 +51,7 @@ def test_plan_is_balanced_and_repeats_swap_sides() -> None:
         if t.repeat_of is not None:
             original = trials[t.repeat_of - 1]
             assert (t.photo_id, t.left, t.right) == (original.photo_id, original.right, original.left)
-    names = [[f for t in named(trials, seed=1, results=b) for f in (t.left_file, t.right_file)] for b in (b"1", b"2")]
+    names = [[f for t in named(trials, seed=1, pictures=b) for f in (t.left_file, t.right_file)] for b in (b"1", b"2")]
     assert len({*names[0], *names[1]}) == 4 * len(trials)  # another model's pictures have other names
     assert plan([f"p{i}" for i in range(9)], "abcde", pairs_a_photo=3, repeats=4, seed=1) == trials
     assert plan([f"p{i}" for i in range(9)], "abcde", pairs_a_photo=3, repeats=4, seed=2) != trials
@@ -87,6 +91,23 @@ def test_the_export_says_nothing_about_the_arms(out) -> None:
         assert imagecodecs.jpeg8_decode(left).shape == imagecodecs.jpeg8_decode(right).shape
         assert markers(left) == markers(right)
         assert not {0xE1, 0xED, 0xFE} & {marker for marker, _ in markers(left)}
+
+
+def test_other_results_have_other_names(out, tmp_path, monkeypatch) -> None:
+    """Else a vote on one model would be counted for the next."""
+    shutil.copytree(out.parents[2] / "work", tmp_path / "work")
+    monkeypatch.chdir(tmp_path)
+    key = rows(out / "key.csv")[0]
+    ours = pd.read_parquet("work/sample/fivek/samples.parquet").query("sweep == 'expert'")
+    letter = key["left_expert"] if key["left_arm"] == "ours" else key["right_expert"]
+    (name,) = ours.loc[(ours["photo_id"] == key["photo_id"]) & (ours["expert"] == letter), "path"]
+    path = tmp_path / "work/sample/fivek" / name
+    write_png8(path, read_srgb(path) * np.float32(0.8))
+    study.run(fake_chain.params(), "fivek")
+    before, after = (
+        {path.name for path in (root / "export").glob("*.jpg")} for root in (out, Path("work/study/fivek"))
+    )
+    assert len(before) == len(after) and not before & after
 
 
 def markers(jpeg: bytes) -> list[tuple[int, bytes]]:

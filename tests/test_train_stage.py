@@ -198,6 +198,23 @@ def test_asked_to_stop_before_it_learns_it_leaves_as_later(start: Path, tmp_path
             run.kill()
     assert run.returncode == 143, said
     assert "run the same command to go on" in said and "Traceback" not in said
+    again = subprocess.run(COMMAND, cwd=root, check=False, capture_output=True, text=True, timeout=120)
+    assert again.returncode == 0 and not parts.exists(), again.stderr
+
+
+def test_another_run_in_between_takes_nothing_from_one_that_was_stopped(
+    start: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    """Its states, its validation pictures and its curves are its own."""
+    root = copy(start, tmp_path)
+    stop(root, signal.SIGTERM)
+    set_params(root, {"learning_rate": 0.002}, {})
+    other = subprocess.run(COMMAND, cwd=root, check=False, capture_output=True, text=True, timeout=120)
+    assert other.returncode == 0 and "train.learning_rate was 0.001, is 0.002" in other.stderr, other.stderr
+    set_params(root, {"learning_rate": 0.001}, {})
+    done = subprocess.run(COMMAND, cwd=root, check=False, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and "going on from step" in done.stderr, done.stderr
+    assert contents(root) == contents(undisturbed)
 
 
 def test_two_processes_train_like_one_with_the_doubled_batch(start: Path, tmp_path: Path) -> None:

@@ -47,16 +47,18 @@ def _licences(side: Side, params: Params) -> Iterator[tuple[str, str]]:
     yield "corpus", side.corpus.get("licence", "")
     # the card is the model's own word, which stays with it when the corpus beside it changes
     yield "model card", str(side.origin.get("licence", ""))
-    yield from _others(side.origin)
     train = params.train
     for part, source in (("start", train.start.source), ("autoencoder", train.autoencoder.source)):
-        if source is not None and not side.origin.get(part):
-            yield PARTS[part], source  # their licence stands nowhere: the source itself must be named
+        other = side.origin.get(part)
+        if other and (other.get("licence") or "weights" not in other):
+            yield from _model(part, other)
+        elif other or source is not None:
+            yield PARTS[part], source or ""  # its licence stands nowhere: the source itself must be named
 
 
-def _others(origin: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Of the models whose weights it started from, and theirs; of one that names no licence, the name."""
-    for part, words in PARTS.items():
-        if other := origin.get(part):
-            yield words, str(other.get("licence") or other.get("weights") or "")
-            yield from _others(other)
+def _model(part: str, origin: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Of a model that another one was made from, and of those that it was made from."""
+    yield PARTS[part], str(origin.get("licence", ""))
+    for deeper in PARTS:
+        if other := origin.get(deeper):
+            yield from _model(deeper, other)

@@ -63,10 +63,10 @@ def _votes(files: list[Path], key: pd.DataFrame) -> tuple[pd.DataFrame, int]:
     parts, others = [key.head(0).assign(choice="")], 0
     for path in files:
         own = _read(path, [*SHOWN, "choice"])
-        joined = own.merge(key, on=SHOWN, how="left", validate="many_to_one")
-        if len(joined) and joined["left_arm"].isna().all():
+        if len(own) and not own[["left", "right"]].isin({*key["left"], *key["right"]}).any(axis=None):
             others += 1
             continue
+        joined = own.merge(key, on=SHOWN, how="left", validate="many_to_one")
         strange = joined[joined["left_arm"].isna() | ~joined["choice"].isin(("left", "right"))]
         if len(strange):
             trial = strange.iloc[0]["trial"]

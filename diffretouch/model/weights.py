@@ -11,6 +11,7 @@ import torch
 from diffusers import AutoencoderKL
 from huggingface_hub import metadata_load, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+from yaml import YAMLError
 
 from diffretouch.errors import UserError
 
@@ -46,14 +47,23 @@ def check(file: Path, sha256: str, meant: str) -> None:
         raise UserError(f"{file} has sha256 {found}, but params.yaml expects {sha256}")
 
 
-def origin_of(source: str, sha256: str) -> dict[str, str]:
+def origin_of(source: str, sha256: str) -> dict[str, Any]:
     """What a model card tells of trained weights at `source`: their name, checksum, and the licence of their own card.
 
-    A folder is named without where it lies.
+    A folder is named without where it lies. Of one of our own models, what it says of itself.
     """
     folder = find(source, "the source", "do without")
+    index = folder / "model_index.json"
+    if index.exists() and (origin := read_config(index).get("origin")):
+        return origin
     card = folder / "README.md"
-    licence = (metadata_load(card) or {}).get("license") if card.exists() else None
+    try:
+        front = (metadata_load(card) or {}) if card.exists() else {}
+    except (YAMLError, ValueError) as error:
+        raise UserError(
+            f"{card} does not begin with a model card's YAML, where its licence would be: {error}"
+        ) from error
+    licence = front.get("license_name") if front.get("license") == "other" else front.get("license")
     told = {"weights": folder.name if Path(source).is_dir() else source, "sha256": sha256}
     return told | ({"licence": str(licence)} if licence else {})
 

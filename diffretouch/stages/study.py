@@ -10,12 +10,12 @@ import torch
 
 from diffretouch.config import Params
 from diffretouch.errors import UserError
-from diffretouch.files.atomic import whole, write_text
+from diffretouch.files.atomic import write_text
 from diffretouch.files.pictures import Picture, jpeg8, read_srgb, reduce_to
 from diffretouch.files.tables import FACTS, read_table
 from diffretouch.files.workspace import new_dir, stage_dir
 from diffretouch.study.page import key_table, page, trial_table
-from diffretouch.study.pairs import Arm, Trial, named, plan
+from diffretouch.study.pairs import Arm, named, plan
 
 JPEG_QUALITY = 95
 """One encoder for every arm; high enough that it cannot be what is preferred."""
@@ -31,27 +31,22 @@ def run(params: Params, dataset: str) -> None:
     planned = plan(
         list(arms), experts, pairs_a_photo=settings.pairs_a_photo, repeats=settings.repeats, seed=settings.seed
     )
-    trials = named(planned, seed=settings.seed, results=_ours(planned, arms))
-    for trial in trials:
-        for arm, name in ((trial.left, trial.left_file), (trial.right, trial.right_file)):
+    shown = hashlib.sha256()
+    for trial in planned:
+        for side, arm in (("left", trial.left), ("right", trial.right)):
             image = reduce_to(_picture(arms[trial.photo_id], arm, experts), long_edge=settings.long_edge)
-            with whole(export / name) as temporary:
-                temporary.write_bytes(jpeg8(image, JPEG_QUALITY))
+            jpeg = jpeg8(image, JPEG_QUALITY)
+            shown.update(jpeg)
+            (export / f"{trial.number}.{side}").write_bytes(jpeg)
+    trials = named(planned, seed=settings.seed, pictures=shown.digest())
+    for trial in trials:
+        (export / f"{trial.number}.left").rename(export / trial.left_file)
+        (export / f"{trial.number}.right").rename(export / trial.right_file)
     write_text(export / "index.html", page(trials, dataset))
     write_text(export / "trials.csv", trial_table(trials).to_csv(index=False, lineterminator="\n"))
     facts = read_table(stage_dir("decode", dataset) / "manifest.parquet", ("photo_id", *FACTS))
     key = key_table(trials).join(facts.set_index("photo_id")[[*FACTS]], on="photo_id")
     write_text(out / "key.csv", key.to_csv(index=False, lineterminator="\n"))
-
-
-def _ours(trials: list[Trial], arms: dict[str, dict[tuple[str, str], Path]]) -> bytes:
-    """Digest of our results that are shown."""
-    digest = hashlib.sha256()
-    for trial in trials:
-        for arm in (trial.left, trial.right):
-            if arm.name == "ours":
-                digest.update(arms[trial.photo_id][arm.name, arm.expert].read_bytes())
-    return digest.digest()
 
 
 def _arms(dataset: str, experts: tuple[str, ...]) -> dict[str, dict[tuple[str, str], Path]]:

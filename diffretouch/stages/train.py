@@ -57,10 +57,10 @@ def run(params: Params, dataset: str) -> None:
 
     def validate(averaged: nn.Module, step: int, stopping: Callable[[], bool]) -> dict[str, float]:
         found = validation.measure(pipeline_with(pipe, averaged), stopping)
-        found.write_sheet(_sheet(folder, step))
+        found.write_sheet(_sheet(states.folder, step))
         return found.means()
 
-    with _curves(dataset, folder) if accelerator.is_main_process else nullcontext() as draw:
+    with _curves(dataset, states.folder) if accelerator.is_main_process else nullcontext() as draw:
         net = Networks(pipe)
         fit(
             net=net,
@@ -79,10 +79,8 @@ def run(params: Params, dataset: str) -> None:
             on_point=draw or (lambda _point: None),
         )
     if accelerator.is_main_process:
-        _write(new_dir(stage_dir("train", dataset)), pipe, folder)
+        _write(new_dir(stage_dir("train", dataset)), pipe, states.folder)
         states.clear()
-        (folder / HISTORY).unlink(missing_ok=True)
-        shutil.rmtree(folder / "validation")  # copied; and what a killed run was still writing there
     accelerator.end_training()
 
 
@@ -110,7 +108,9 @@ def _others(pipe: RetouchPipeline, settings: Train) -> dict[str, Any]:
         told["start"] = pipe.config.origin
     elif start.source is not None and start.sha256 is not None:
         told["start"] = origin_of(start.source, start.sha256)
-    if (source := named.source or start.source) is not None and named.sha256 is not None:
+    # that of one of our own models is told with it
+    source = named.source or (None if pipe.config.origin else start.source)
+    if source is not None and named.sha256 is not None:
         told["autoencoder"] = origin_of(source, named.sha256)
     return told
 
@@ -122,6 +122,7 @@ def _curves(dataset: str, folder: Path) -> Iterator[Callable[[dict[str, float]],
     Written anew from the first point, also where training goes on; dvclive's tracking of experiments is DVC's.
     """
     report = report_dir(dataset) / "training"
+    folder.mkdir(parents=True, exist_ok=True)
     with (
         Live(str(report), save_dvc_exp=False, dvcyaml=None, report=None, resume=False) as curves,
         (folder / HISTORY).open("w", buffering=1) as lines,

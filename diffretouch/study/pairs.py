@@ -71,13 +71,13 @@ def plan(
     ]
 
 
-def named(trials: Sequence[Trial], *, seed: int, results: bytes) -> list[Trial]:
-    """The trials with file names drawn from `seed` and a digest of our `results`.
+def named(trials: Sequence[Trial], *, seed: int, pictures: bytes) -> list[Trial]:
+    """The trials with file names drawn from `seed` and a digest of the `pictures` that are shown.
 
     Every side of every trial has a name of its own, so that names tell neither arm nor photo, nor which trial repeats
-    another; other results have other names, so that no vote is ever taken for one on another model.
+    another; other pictures have other names, so that no vote is ever taken for one on another model.
     """
-    names = iter(_opaque(2 * len(trials), np.random.default_rng([seed, *results])))
+    names = iter(_opaque(2 * len(trials), np.random.default_rng([seed, *pictures])))
     return [replace(trial, left_file=next(names), right_file=next(names)) for trial in trials]
 
 

@@ -19,8 +19,9 @@ from typing import Any
 
 import torch
 
-from diffretouch.files.atomic import whole
+from diffretouch.files.atomic import whole, write_json
 
+MARKS = "marks.json"
 Mark = str | int | float | bool | None
 SLOWEST_SAVE_S = 20.0
 """A process that is asked to stop has 30 seconds with most schedulers, and must leave within them."""
@@ -58,13 +59,14 @@ class States:
         for left in self.folder.glob(".step-*"):
             left.unlink(missing_ok=True)  # by a save that was killed
         if files := self._files():
-            return _read(files[-1])
-        for other in sorted(self.folder.parent.glob("states-*")):
-            if other != self.folder and (theirs := _states(other)):
+            # to the CPU: else every process of a machine would load all of it onto the first process's GPU
+            return torch.load(files[-1], weights_only=True, mmap=True, map_location="cpu")
+        for other in sorted(self.folder.parent.glob(f"states-*/{MARKS}")):
+            if theirs := _states(other.parent):
                 print(
-                    f"{theirs[-1]} is of another run: {_differences(_read(theirs[-1])['marks'], self.marks)}; it is "
-                    f"not taken up, and kept for a run like that one ({_gib(theirs):.1f} GiB; `rm -r {other}` frees "
-                    "them)",
+                    f"{theirs[-1]} is of another run: {_differences(json.loads(other.read_text()), self.marks)}; it is "
+                    f"not taken up, and kept for a run like that one ({_gib(theirs):.1f} GiB; `rm -r {other.parent}` "
+                    "frees them)",
                     file=sys.stderr,
                 )
         return None
@@ -76,9 +78,11 @@ class States:
         """
         started = time.monotonic()
         path = self.folder / f"step-{step:09d}.pt"
+        if not (self.folder / MARKS).exists():
+            write_json(self.folder / MARKS, self.marks)
         with whole(path) as temporary:
             try:
-                torch.save({"marks": self.marks, "step": step, **state}, temporary)
+                torch.save({"step": step, **state}, temporary)
             except RuntimeError as error:
                 # torch tells a full disk so, without the file's name
                 if _free(self.folder) > _size(state):
@@ -103,11 +107,6 @@ class States:
 def _states(folder: Path) -> list[Path]:
     """Oldest first."""
     return sorted(folder.glob("step-*.pt"))
-
-
-def _read(path: Path) -> dict[str, Any]:
-    # to the CPU: else every process of a machine would load all of it onto the first process's GPU
-    return torch.load(path, weights_only=True, mmap=True, map_location="cpu")
 
 
 def _gib(files: list[Path]) -> float:
