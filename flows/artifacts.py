@@ -58,3 +58,8 @@ def headlines(dataset: str, metrics: dict[str, Any], whose: str = "") -> str:
 
 def _cell(value: object) -> str:
     return escape(str(value)).replace("|", "&#124;").replace("\n", " ")
+
+
+def plain(text: str) -> str:
+    """Text without markdown's signs, since names of photos and cameras come from strangers' files."""
+    return "".join(f"\\{sign}" if sign in "\\`*_{}[]()<>#+-!|" else sign for sign in text)

@@ -26,17 +26,27 @@ from typing import Any
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
-from prefect.exceptions import FlowPauseTimeout
-from prefect.flow_runs import pause_flow_run
-from prefect.input import RunInput
 from prefect.states import Completed, State
 
 from diffretouch import config
-from diffretouch.corpus.inbox import TakenIn, take_in
-from diffretouch.corpus.ingest_files import File, walk
+from diffretouch.corpus.inbox import TakenIn, boxes, take_in
 from diffretouch.errors import ConfigError, UserError
 from diffretouch.gating import Verdict, judge
-from flows import announce, artifacts, chain, champion, clone, dvc_process, git, graph, parts, publish, registry, slots
+from flows import (
+    announce,
+    approval,
+    artifacts,
+    chain,
+    champion,
+    clone,
+    dvc_process,
+    git,
+    graph,
+    parts,
+    publish,
+    registry,
+    slots,
+)
 from flows.graph import Stage
 
 VERDICTS = Path("work/verdicts")
@@ -46,17 +56,6 @@ STATES = {"promote": "Promoted", "keep": "Kept", "equal": "Equal", "refuse": "Re
 
 class RetrainFailed(UserError):
     """A step failed; the message says which, and where the clone is kept."""
-
-
-class NobodyAnswered(UserError):
-    """A promotion waited for a person, and the time for it has passed."""
-
-
-class Approval(RunInput):
-    """What a person answers in Prefect's page before a model is put in use."""
-
-    promote: bool = False
-    words: str = ""
 
 
 @dataclass(frozen=True)
@@ -118,12 +117,13 @@ def retrain(
     outcomes, failed, name = list[Outcome](), dict[str, UserError](), dataset or "all"
     try:
         with clone.only_one(wishes.root):
-            for name, photos in _boxes(wishes.root, dataset, inbox).items():
+            known = config.load(wishes.root / "params.yaml").datasets
+            for name, photos in boxes(known, dataset, inbox).items():
                 try:
                     outcomes.append(retrain_one(wishes, name, photos))
                 except UserError as error:
                     # one dataset's fault is not the others'; a run that the server has ended starts nothing more
-                    if isinstance(error.__cause__, NobodyAnswered):
+                    if isinstance(error.__cause__, approval.NobodyAnswered):
                         raise
                     outcomes.append(Outcome(name, "failed", str(error)))
                     failed[name] = error
@@ -148,34 +148,6 @@ def _told(teller: announce.Teller, outcomes: list[Outcome]) -> None:
         teller.tell([asdict(outcome) for outcome in outcomes])
     except announce.NotTold as untold:
         get_run_logger().error(str(untold))
-
-
-def _boxes(root: Path, dataset: str | None, inbox: str | None) -> dict[str, Path | None]:
-    """The datasets to retrain, and where new photos of each are."""
-    known = config.load(root / "params.yaml").datasets
-    if dataset is not None and dataset not in known:
-        raise ConfigError(f"unknown dataset {dataset!r}: params.yaml has {', '.join(known)}")
-    box = None if inbox is None else Path(inbox).resolve()
-    if box is not None and not box.is_dir():
-        raise ConfigError(f"{box} is no folder: name the folder with the new photos")
-    if dataset is not None:
-        return {dataset: box}
-    if box is None:
-        return dict.fromkeys(known)
-    there = {path.name for path in box.iterdir() if not path.name.startswith(".")}
-    if strange := sorted(there - set(known)):
-        shown = ", ".join(map(repr, strange[:3]))
-        raise ConfigError(
-            f"{box} holds {shown}: for all datasets, it holds a folder for each ({', '.join(known)}) and nothing else; "
-            "with --dataset, the new photos themselves"
-        )
-    # a folder that is waiting for its next photos is no fault
-    return {name: box / name if (box / name).is_dir() and _files(box / name) else None for name in known}
-
-
-def _files(box: Path) -> bool:
-    """Whether `ingest` would see a file there."""
-    return any(isinstance(found, File) for found in walk(box, box / "nothing to leave out"))
 
 
 def gate(dataset: str, challenger: Path, champion_: Path | None, out: Path) -> Verdict:
@@ -211,7 +183,7 @@ def retrain_one(wishes: Wishes, dataset: str, inbox: Path | None) -> Outcome:
         verdict = compare(dataset, place, other)
         _keep_verdict(root, place, dataset)
         outcome = Outcome(dataset, verdict.decision, verdict.summary, photos=len(found.photos) if found else 0)
-        if verdict.decision == "promote" and not _approved(wishes, dataset, verdict):
+        if verdict.decision == "promote" and not approval.given(dataset, verdict.summary, wishes.approval_s):
             return Outcome(dataset, "waiting", f"not approved: {verdict.summary}", photos=outcome.photos)
         if verdict.decision == "promote":
             release = put_in_use(root, place, dataset, branch, verdict.summary)
@@ -253,8 +225,8 @@ def compare(dataset: str, place: Path, other: Path | None) -> Verdict:
         if not ours:
             raise dvc_process.Stopped(f"the judging of {dataset} was stopped while it waited for the GPU")
         verdict = gate(dataset, place, other, place / registry.verdict_folder(dataset))
-    broken = "".join(f"- {_plain(f'{why.rule}: {why.found}; asked: {why.asked}')}\n" for why in verdict.broken)
-    words = f"**{verdict.decision}**: {_plain(verdict.summary)}\n\n{broken}"
+    broken = "".join(f"- {artifacts.plain(f'{why.rule}: {why.found}; asked: {why.asked}')}\n" for why in verdict.broken)
+    words = f"**{verdict.decision}**: {artifacts.plain(verdict.summary)}\n\n{broken}"
     create_markdown_artifact(
         words, key=f"verdict-{artifacts.key(dataset)}", description=f"The gate on {dataset}'s challenger"
     )
@@ -269,23 +241,6 @@ def put_in_use(root: Path, place: Path, dataset: str, branch: str, words: str) -
     where = "no DVC remote is set up: its files are in this repository's cache only" if pushed is None else "pushed"
     get_run_logger().info(f"{release.name} is in use, on the branch {branch} ({where})")
     return release.name
-
-
-def _approved(wishes: Wishes, dataset: str, verdict: Verdict) -> bool:
-    """Whether a person agrees; without a wish for approval, yes. No stage runs meanwhile, so no GPU slot is held."""
-    if wishes.approval_s is None:
-        return True
-    question = f"Put the new model of {dataset} in use? {verdict.summary}"
-    form = Approval.with_initial_data(description=_plain(question), promote=False, words="")
-    try:
-        answer = pause_flow_run(
-            wait_for_input=form, timeout=wishes.approval_s, poll_interval=2, key=f"approve-{artifacts.key(dataset)}"
-        )
-    except FlowPauseTimeout as error:
-        # the server has ended the run as failed by now
-        raise NobodyAnswered(f"{dataset}: nobody answered within {wishes.approval_s} s. {verdict.summary}") from error
-    get_run_logger().info(f"{'approved' if answer.promote else 'not approved'}: {answer.words!r}")
-    return bool(answer.promote)
 
 
 def _wanted(stages: list[Stage], dataset: str, place: Path) -> list[Stage]:
@@ -359,8 +314,3 @@ def _end(place: Path, outcome: Outcome) -> Outcome:
 
 def _with(found: TakenIn | None) -> str:
     return f" with {len(found.photos)} new photos" if found and found.photos else ""
-
-
-def _plain(text: str) -> str:
-    """Text without markdown's signs, since names of photos and cameras come from strangers' files."""
-    return "".join(f"\\{sign}" if sign in "\\`*_{}[]()<>#+-!|" else sign for sign in text)

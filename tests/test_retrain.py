@@ -21,7 +21,7 @@ import yaml
 from diffretouch.config import load
 from diffretouch.errors import ConfigError, UserError
 from diffretouch.gating import Verdict
-from flows import announce, clone, family, git, registry, retrain_command, rollback
+from flows import announce, approval, clone, family, git, registry, retrain_command, rollback
 from tests import model_project, tiny_project
 from tests.model_project import ROOT, add_photo, dvc, run, set_steps
 from tests.small_project import until
@@ -392,7 +392,7 @@ def test_one_datasets_fault_is_not_the_others(
 
     def unanswered(_wishes: object, dataset: str, _photos: Path | None) -> retrain.Outcome:
         assert dataset == "fivek", "the server has ended the run: nothing more is begun"
-        raise retrain.RetrainFailed("nobody") from retrain.NobodyAnswered("nobody")
+        raise retrain.RetrainFailed("nobody") from approval.NobodyAnswered("nobody")
 
     monkeypatch.setattr(retrain, "retrain_one", unanswered)
     assert retrain_command.main(words) == 1

@@ -8,12 +8,13 @@ from typing import NamedTuple
 
 from diffretouch.config import Corpus
 from diffretouch.corpus.ingest import carry_out
+from diffretouch.corpus.ingest_files import File, walk
 from diffretouch.corpus.ingest_names import PAPER
 from diffretouch.corpus.ingest_plan import Plan, make_plan
 from diffretouch.corpus.ingest_report import held
 from diffretouch.corpus.layout import group_of
 from diffretouch.corpus.split import read_split_list, split_by
-from diffretouch.errors import UserError
+from diffretouch.errors import ConfigError, UserError
 
 SHOWN = 5
 
@@ -88,3 +89,32 @@ def _splits(plan: Plan, photos: Sequence[str], corpus: Corpus) -> dict[str, str 
 
 def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+
+
+def boxes(known: Sequence[str], dataset: str | None, inbox: str | None) -> dict[str, Path | None]:
+    """Where new photos of `dataset` are, or of each that is `known`; None for one that has none. ConfigError where the
+    inbox is not that.
+    """
+    if dataset is not None and dataset not in known:
+        raise ConfigError(f"unknown dataset {dataset!r}: params.yaml has {', '.join(known)}")
+    box = None if inbox is None else Path(inbox).resolve()
+    if box is not None and not box.is_dir():
+        raise ConfigError(f"{box} is no folder: name the folder with the new photos")
+    if dataset is not None:
+        return {dataset: box}
+    if box is None:
+        return dict.fromkeys(known)
+    there = {path.name for path in box.iterdir() if not path.name.startswith(".")}
+    if strange := sorted(there - set(known)):
+        shown = ", ".join(map(repr, strange[:3]))
+        raise ConfigError(
+            f"{box} holds {shown}: for all datasets, it holds a folder for each ({', '.join(known)}) and nothing else; "
+            "with --dataset, the new photos themselves"
+        )
+    # a folder that is waiting for its next photos is no fault
+    return {name: box / name if (box / name).is_dir() and _files(box / name) else None for name in known}
+
+
+def _files(box: Path) -> bool:
+    """Whether `ingest` would see a file there."""
+    return any(isinstance(found, File) for found in walk(box, box / "nothing to leave out"))
