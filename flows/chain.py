@@ -1,8 +1,8 @@
 """The chain as a flow: one Prefect task a DVC stage instance.
 
 Why this shape: dvc.yaml stays the only graph and DVC the only cache. A task calls `dvc repro --single-item` and adds
-what DVC lacks: it waits when another DVC process holds the lock and while other chains hold the GPU, shows what runs,
-ends everything of a stage that is stopped, and leaves a record of every run.
+what DVC lacks: it waits when another DVC process holds the lock and while other chains hold the GPU or the cores, shows
+what runs, ends everything of a stage that is stopped, and leaves a record of every run.
 """
 
 from __future__ import annotations
@@ -135,8 +135,9 @@ def _repro(stage: str, run: _Run) -> str:
         parts.share(stage, run.root, run.sample_parts, logger.info, limit)
         run.shared.add(stage)
     with ExitStack() as stack:
-        if not stack.enter_context(slots.held(slots.needed(stage, run.root), logger.info, dvc_process.stopping)):
-            raise Stopped(f"{stage} was stopped while it waited for the GPU")
+        wanted = slots.needed(stage, run.root)
+        if not stack.enter_context(slots.held(wanted, run.root, logger.info, dvc_process.stopping)):
+            raise Stopped(f"{stage} was stopped while it waited for {', '.join(wanted)}")
         file.parent.mkdir(parents=True, exist_ok=True)
         log = stack.enter_context(file.open("a", encoding="utf-8", buffering=1))
 

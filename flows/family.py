@@ -14,6 +14,9 @@ from pathlib import Path
 import psutil
 
 MARK = "DIFFRETOUCH_FLOW_STAGE"
+FLOW = "DIFFRETOUCH_FLOW"
+"""Pid and time of birth of the flow that started a process, set when `flows` is imported."""
+SERVER = "prefect.server.api.server:create_app"
 DVC = (sys.executable, "-m", "dvc", "--wait-for-lock")
 """How DVC is called for a stage, up to its own command."""
 GRACE_S = 25
@@ -57,6 +60,30 @@ def places(folder: Path) -> list[Path]:
         if place and folder in Path(place).parents:
             found.add(Path(place))
     return sorted(found)
+
+
+def end_lost_servers() -> int:
+    """End embedded Prefect servers whose flow was killed, of this user and machine; how many there were.
+
+    A flow that ends by itself takes its server along.
+    """
+    lost = 0
+    for process in psutil.process_iter():
+        try:
+            pid, _, born = process.environ().get(FLOW, "").partition(" ")
+            if pid and SERVER in process.cmdline() and not _lives(int(pid), born):
+                _signal(process, psutil.Process.terminate)
+                lost += 1
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return lost
+
+
+def _lives(pid: int, born: str) -> bool:
+    try:
+        return str(psutil.Process(pid).create_time()) == born
+    except psutil.NoSuchProcess:
+        return False
 
 
 def end(root: Path, stage: str | None = None, grace_s: float = GRACE_S) -> int:

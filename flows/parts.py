@@ -57,9 +57,10 @@ def sample_part(dataset: str, part: str, root: str) -> None:
     dvc_process.allow()
     command = [sys.executable, "-m", "diffretouch", "sample", dataset, "--part", part]
     try:
-        with slots.held(slots.needed(f"sample@{dataset}", place), log, dvc_process.stopping) as held:
+        wanted = slots.needed(f"sample@{dataset}", place)
+        with slots.held(wanted, place, log, dvc_process.stopping) as held:
             if not held:
-                raise dvc_process.Stopped(f"{name} was stopped while it waited for a GPU")
+                raise dvc_process.Stopped(f"{name} was stopped while it waited for {', '.join(wanted)}")
             ended = dvc_process.follow(command, place, name, log)
     except BaseException:
         dvc_process.stop_all(place, name)

@@ -218,12 +218,12 @@ def bring_in(place: Path, dataset: str, inbox: Path | None) -> TakenIn | None:
 def compare(dataset: str, place: Path, other: Path | None) -> Verdict:
     """The verdict, into the clone where it is committed with the model, and into Prefect's page.
 
-    Speed and memory are measured, too, so it has the GPU for itself as a stage has.
+    Speed and memory are measured, too, so it has its slots as a stage has.
     """
-    names, say = slots.needed(f"sample@{dataset}", place), get_run_logger().info
-    with slots.held(names, say, dvc_process.stopping) as ours:
+    wanted, say = slots.needed(f"sample@{dataset}", place), get_run_logger().info
+    with slots.held(wanted, place, say, dvc_process.stopping) as ours:
         if not ours:
-            raise dvc_process.Stopped(f"the judging of {dataset} was stopped while it waited for the GPU")
+            raise dvc_process.Stopped(f"the judging of {dataset} was stopped while it waited for {', '.join(wanted)}")
         verdict = gate(dataset, place, other, place / registry.verdict_folder(dataset))
     broken = "".join(f"- {artifacts.plain(f'{why.rule}: {why.found}; asked: {why.asked}')}\n" for why in verdict.broken)
     words = f"**{verdict.decision}**: {artifacts.plain(verdict.summary)}\n\n{broken}"

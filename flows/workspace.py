@@ -55,6 +55,8 @@ def hold(root: Path, wait: bool = False, say: Callable[[str], None] | None = Non
         write_json(folder / HOLDER, _myself())
         if count := family.end(root):
             tell(f"ended {count} processes that an earlier run in {root} had left")
+        if count := family.end_lost_servers():
+            tell(f"ended {count} embedded servers of flows that were killed")
         if mend(root):
             tell("dvc.lock was half written by a killed DVC; it is again what it was before")
         yield

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -32,6 +33,7 @@ from tests.small_project import dvc, outputs, until, write_params, write_project
 assert flows
 pytestmark = [pytest.mark.xdist_group("prefect"), pytest.mark.slow]
 AUTOMATIONS = ROOT / "flows/automations.yaml"
+CORES = f"cpu:{socket.gethostname()}"
 HOSTILE = "a; touch owned; $(touch owned) `touch owned`"
 
 
@@ -76,8 +78,8 @@ def test_two_chains_queue_for_one_gpu(server: str, tmp_path: Path) -> None:
     for root in roots:
         write_project(root)
         write_params(root, runtime="{device: cuda}", datasets="[a]", slow=2)
-        assert slots.needed("train@a", root) == ["gpu:0"]
-        assert slots.needed("decode@a", root) == []
+        assert slots.needed("train@a", root) == {"gpu:0": 1, CORES: 1}
+        assert slots.needed("decode@a", root) == {CORES: 1}
     flows = [run(root, real_server.environment()) for root in roots]
     for flow in flows:
         said, _ = flow.communicate(timeout=240)
@@ -88,11 +90,6 @@ def test_two_chains_queue_for_one_gpu(server: str, tmp_path: Path) -> None:
         spans.append([float(when) for name, _, when in lines if name in ("train", "train-end")])
     (_, first_end), (second, _) = sorted(spans)
     assert first_end <= second, "both trained at the same time"
-
-
-def test_a_cpu_holds_no_slot(project: Path) -> None:
-    write_params(project, runtime="{device: cpu}")
-    assert slots.needed("train@a", project) == []
 
 
 def text(file: Path) -> str:
