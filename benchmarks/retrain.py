@@ -32,7 +32,7 @@ from diffretouch.files.atomic import write_json, write_text
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results"
 DATASET = "fivek"
-SCENES = ("flower", "officer", "rocket", "garage", "sunset")
+SCENES = ("flower", "officer", "rocket", "hills", "portrait_1", "garage", "sunset")
 """What the first model is trained on, and its validation photos."""
 DECISIONS = ("promote", "promote", "equal", "keep")
 ENDS = (*(f"{DATASET}: {decision}: " for decision in DECISIONS), f"model-{DATASET}@v1.0.0")
