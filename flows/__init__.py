@@ -10,21 +10,19 @@ import os
 import sys
 from pathlib import Path
 
-import psutil
+from flows.family import FLOW, birth
 
 for _name, _value in {
     "DO_NOT_TRACK": "1",
     "DVC_NO_ANALYTICS": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    # in memory, as by default, who holds which slot is lost with a server, and the slot with it
-    "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
     # a first start creates the database: 17 to 23 s on two cores
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
 }.items():
     os.environ.setdefault(_name, _value)
 
-# by which the embedded server of a killed flow is known (flows/family.py)
-os.environ["DIFFRETOUCH_FLOW"] = f"{os.getpid()} {psutil.Process().create_time()}"
+# by which the embedded server of a flow that was killed is known
+os.environ[FLOW] = f"{os.getpid()} {birth(os.getpid())}"
 
 # stages call `diffretouch`, which lies beside the interpreter, whether or not the environment was activated
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"

@@ -136,7 +136,7 @@ def _repro(stage: str, run: _Run) -> str:
         run.shared.add(stage)
     with ExitStack() as stack:
         wanted = slots.needed(stage, run.root)
-        if not stack.enter_context(slots.held(wanted, run.root, logger.info, dvc_process.stopping)):
+        if not stack.enter_context(slots.held(wanted, logger.info, dvc_process.stopping)):
             raise Stopped(f"{stage} was stopped while it waited for {', '.join(wanted)}")
         file.parent.mkdir(parents=True, exist_ok=True)
         log = stack.enter_context(file.open("a", encoding="utf-8", buffering=1))

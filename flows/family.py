@@ -15,7 +15,8 @@ import psutil
 
 MARK = "DIFFRETOUCH_FLOW_STAGE"
 FLOW = "DIFFRETOUCH_FLOW"
-"""Pid and time of birth of the flow that started a process, set when `flows` is imported."""
+"""Pid and birth of the process that imported `flows`, in the environment of all it starts."""
+EMBEDDED = "PREFECT__SERVER_EPHEMERAL"
 SERVER = "prefect.server.api.server:create_app"
 DVC = (sys.executable, "-m", "dvc", "--wait-for-lock")
 """How DVC is called for a stage, up to its own command."""
@@ -70,20 +71,29 @@ def end_lost_servers() -> int:
     lost = 0
     for process in psutil.process_iter():
         try:
-            pid, _, born = process.environ().get(FLOW, "").partition(" ")
-            if pid and SERVER in process.cmdline() and not _lives(int(pid), born):
+            around = process.environ()
+            pid, _, born = around.get(FLOW, "").partition(" ")
+            embedded = EMBEDDED in around and SERVER in process.cmdline()
+            if embedded and pid.isdigit() and _sees_the_same(process.pid) and birth(int(pid)) != born:
                 _signal(process, psutil.Process.terminate)
                 lost += 1
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue
+        except (psutil.Error, OSError):
+            continue  # gone meanwhile, or somebody else's
     return lost
 
 
-def _lives(pid: int, born: str) -> bool:
+def birth(pid: int) -> str:
+    """When a living process began, in the kernel's ticks, which no change of the clock moves; empty for any other."""
     try:
-        return str(psutil.Process(pid).create_time()) == born
-    except psutil.NoSuchProcess:
-        return False
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+    return "" if fields[0] in "ZX" else fields[19]
+
+
+def _sees_the_same(pid: int) -> bool:
+    """Whether a process knows others by the numbers known here; in a container it does not."""
+    return Path(f"/proc/{pid}/ns/pid").readlink() == Path("/proc/self/ns/pid").readlink()
 
 
 def end(root: Path, stage: str | None = None, grace_s: float = GRACE_S) -> int:

@@ -58,7 +58,7 @@ def sample_part(dataset: str, part: str, root: str) -> None:
     command = [sys.executable, "-m", "diffretouch", "sample", dataset, "--part", part]
     try:
         wanted = slots.needed(f"sample@{dataset}", place)
-        with slots.held(wanted, place, log, dvc_process.stopping) as held:
+        with slots.held(wanted, log, dvc_process.stopping) as held:
             if not held:
                 raise dvc_process.Stopped(f"{name} was stopped while it waited for {', '.join(wanted)}")
             ended = dvc_process.follow(command, place, name, log)

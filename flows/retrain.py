@@ -221,7 +221,7 @@ def compare(dataset: str, place: Path, other: Path | None) -> Verdict:
     Speed and memory are measured, too, so it has its slots as a stage has.
     """
     wanted, say = slots.needed(f"sample@{dataset}", place), get_run_logger().info
-    with slots.held(wanted, place, say, dvc_process.stopping) as ours:
+    with slots.held(wanted, say, dvc_process.stopping) as ours:
         if not ours:
             raise dvc_process.Stopped(f"the judging of {dataset} was stopped while it waited for {', '.join(wanted)}")
         verdict = gate(dataset, place, other, place / registry.verdict_folder(dataset))

@@ -1,51 +1,50 @@
-"""A machine's GPUs and cores, shared out: slots of Prefect's global concurrency limits, for all chains of a server.
+"""A machine's GPUs and cores, shared out among chains.
 
-A slot is a lease, renewed while its holder lives. Prefect frees one that has run out after a minute, and the embedded
-server never does. So each lease is noted on its machine, in a file that is locked as long as its holder lives: whoever
-waits finds those of killed chains, and frees them at once.
+With a server, by slots of Prefect's global concurrency limits: people see and change them on its pages, and those of a
+killed chain are free again when its lease has run out. The embedded server never frees them, so without a server they
+are locks of the operating system, which go with their holder.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
 import ctypes
 import fcntl
-import json
+import logging
 import os
 import socket
-import threading
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
-from uuid import UUID
 
 import httpx
 import yaml
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
+from prefect.concurrency.sync import concurrency
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
-from prefect.settings import PREFECT_API_URL, PREFECT_HOME
-
-from flows import family
+from prefect.settings import PREFECT_API_URL
 
 GPU_STAGES = frozenset({"train", "sample", "compare"})
 CORES = {
-    **dict.fromkeys(("decode", "evaluate"), "workers"),
-    **dict.fromkeys(("attributes", "train", "sample", "compare"), "threads"),
+    **dict.fromkeys(("decode", "evaluate", "compare"), "workers"),
+    **dict.fromkeys(("attributes", "train", "sample"), "threads"),
 }
 """By which entry of `runtime` a stage says how many cores it keeps busy without a GPU; the others one."""
 SLOTS = "DIFFRETOUCH_GPU_SLOTS"
 """Names of the slots of this machine's GPUs, separated by commas, where the server sees more than one machine."""
+MACHINE = "DIFFRETOUCH_MACHINE"
+"""The machine's name, where that of the host changes: in containers."""
 CPU = "cpu:"
 """Before the machine's name, the limit of its cores."""
-POLL_S = 1.0
+SHARE = 0.75
+"""Of a machine's cores one stage asks for at most: what needs but one is not to wait for days, nor to be waited for."""
+ASK_S, POLL_S = 5, 0.5
+"""How long a server is asked for slots, and until it is asked again."""
 LEASE_S = 60
 """The shortest lease that Prefect gives."""
-NOTES = "diffretouch-slots"
-"""Folder in Prefect's home of the notes of this machine's leases."""
 
 
 def needed(stage: str, root: Path) -> dict[str, int]:
@@ -60,158 +59,120 @@ def needed(stage: str, root: Path) -> dict[str, int]:
         gpus, cores = [name.strip() for name in named.split(",")], processes
     elif kind == "train":
         cores *= processes
-    return {**dict.fromkeys(sorted(gpus), 1), f"{CPU}{socket.gethostname()}": min(cores, _cores())}
+    elif kind == "decode" and runtime.get("executor") == "dask":
+        cores = 1  # its photos are decoded by dask's workers
+    most = max(1, int(SHARE * len(os.sched_getaffinity(0))))
+    machine = os.environ.get(MACHINE) or socket.gethostname()
+    return {**dict.fromkeys(sorted(gpus), 1), f"{CPU}{machine}": min(cores, most)}
 
 
 @contextmanager
-def held(
-    wanted: Mapping[str, int], root: Path, say: Callable[[str], None], stopping: Callable[[], bool]
-) -> Iterator[bool]:
-    """Hold so many slots of each limit for what runs in `root`; False where `stopping` said so before all were there.
+def held(wanted: Mapping[str, int], say: Callable[[str], None], stopping: Callable[[], bool]) -> Iterator[bool]:
+    """Hold so many slots of each limit; False where `stopping` said so before all were there.
 
-    A limit that is missing is made: one slot a GPU, as many as cores for a machine. One that is there stays, with as
-    many slots as a person has given it.
+    A limit that is missing is made: one slot a GPU, one a core. One that is there stays, with as many slots as a person
+    has given it; a stage that wants more takes all. Everybody takes them in the same order: GPUs first.
     """
+    logging.getLogger("prefect._internal.concurrency").addFilter(_no_timeouts)
+    take = _leased if PREFECT_API_URL.value() else _locked
     with ExitStack() as stack:
         for name, count in wanted.items():
-            lease = _wait(name, count, say, stopping)
-            if lease is None:
+            slots = _wait(partial(take, name, count), name, say, stopping)
+            if slots is None:
                 yield False
                 return
-            stack.enter_context(_kept(lease, root, say))
+            stack.enter_context(slots)
         yield True
 
 
-def _wait(name: str, count: int, say: Callable[[str], None], stopping: Callable[[], bool]) -> UUID | None:
-    """A lease of `count` slots, or of all where a person has given the limit fewer; None when it is time to stop."""
-    waited = False
+def _no_timeouts(record: logging.LogRecord) -> bool:
+    """Prefect tells of slots that are not free as of an error, each time they are asked for."""
+    return "ConcurrencySlotAcquisition" not in record.getMessage()
+
+
+def _wait(
+    take: Callable[[], AbstractContextManager[None]],
+    name: str,
+    say: Callable[[str], None],
+    stopping: Callable[[], bool],
+) -> ExitStack | None:
+    """What `take` gives, entered, as soon as it does not raise TimeoutError; None when it is time to stop."""
+    said = ""
     while not stopping():
-        with get_client(sync_client=True) as client:
-            there = _limit(client, name, _cores() if name.startswith(CPU) else 1)
-            lease = _lease(client, name, max(1, min(count, there)))
-            freed = lease is None and _free_lost(client)
-        if lease is not None:
-            return lease
-        if freed:
-            continue
-        if not waited:
-            say(f"waiting for {name}, whose {there} slots other stages hold")
-        waited = True
+        try:
+            with ExitStack() as stack:
+                stack.enter_context(take())
+                return stack.pop_all()
+        except TimeoutError:
+            words = f"waiting for {name}, which other stages hold"
+        except httpx.HTTPError as error:
+            words = f"waiting for {name}: the server does not answer ({error})"
+        if words != said:
+            say(words)
+        said = words
         time.sleep(POLL_S)
     return None
 
 
-def _limit(client: Any, name: str, slots: int) -> int:
-    """How many slots the limit has; made with so many where there is none."""
-    try:
-        return int(client.read_global_concurrency_limit_by_name(name).limit)
-    except ObjectNotFound:
+@contextmanager
+def _leased(name: str, count: int) -> Iterator[None]:
+    """Slots of the server's limit; TimeoutError where they are not free within seconds."""
+    there = _limit(name)
+    if there == 0:
+        raise TimeoutError
+    with concurrency(
+        name,
+        min(count, there),
+        timeout_seconds=ASK_S,
+        lease_duration=LEASE_S,
+        strict=True,
+        raise_on_lease_renewal_failure=False,
+    ):
+        yield
+
+
+def _limit(name: str) -> int:
+    """How many slots the limit has; made where there is none."""
+    slots = _at_most(name)
+    with get_client(sync_client=True) as client:
         try:
-            client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=name, limit=slots))
-        except ObjectAlreadyExists:
-            return _limit(client, name, slots)  # another chain was faster
+            return client.read_global_concurrency_limit_by_name(name).limit
+        except ObjectNotFound:
+            try:
+                client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=name, limit=slots))
+            except ObjectAlreadyExists:
+                return _limit(name)  # another chain was faster
     return slots
 
 
-def _lease(client: Any, name: str, count: int) -> UUID | None:
-    """A lease of so many slots; None where they are not free."""
-    try:
-        answer = client.increment_concurrency_slots_with_lease([name], count, "concurrency", LEASE_S)
-    except httpx.HTTPStatusError as error:
-        if error.response.status_code != httpx.codes.LOCKED:
-            raise
-        return None
-    return UUID(answer.json()["lease_id"])
+def _at_most(name: str) -> int:
+    """Slots of a limit that nobody has set."""
+    return os.cpu_count() or 1 if name.startswith(CPU) else 1
 
 
 @contextmanager
-def _kept(lease: UUID, root: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """Renew a lease for the length of the block, noted on this machine, and give it back."""
-    ended = threading.Event()
-    # with this thread's context, in which Prefect finds its settings
-    renewing = threading.Thread(
-        target=contextvars.copy_context().run, args=(_renew, lease, ended, say), daemon=True, name=f"lease {lease}"
-    )
-    with _noted(lease, root):
-        renewing.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            try:
-                with get_client(sync_client=True) as client:
-                    client.release_concurrency_slots_with_lease(lease)
-            except httpx.HTTPError as error:
-                say(f"slots could not be given back, their lease runs out within {LEASE_S} s: {error}")
+def _locked(name: str, count: int) -> Iterator[None]:
+    """So many of this machine's locks of that name, of this user; TimeoutError where fewer are free.
 
-
-def _renew(lease: UUID, ended: threading.Event, say: Callable[[str], None]) -> None:
-    """Until the end, or until the server has given the slots to others; a server that is away is asked again."""
-    while not ended.wait(LEASE_S / 4):
-        try:
-            with get_client(sync_client=True) as client:
-                client.renew_concurrency_lease(lease, LEASE_S)
-        except httpx.HTTPStatusError as error:
-            if error.response.status_code == httpx.codes.GONE and not ended.is_set():
-                say("the server was away too long or has forgotten this stage's slots: others may run beside it")
-                return
-        except httpx.HTTPError:
-            continue
-
-
-@contextmanager
-def _noted(lease: UUID, root: Path) -> Iterator[None]:
-    """A file that tells of the lease, locked as long as this process lives: no child inherits a descriptor."""
-    folder = PREFECT_HOME.value() / NOTES
-    folder.mkdir(parents=True, exist_ok=True)
-    note, new = folder / f"{lease}.json", folder / f".{lease}"
-    with new.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        json.dump({"root": str(root)}, file)
-        file.flush()
-        new.rename(note)  # only now that it is locked may others see it
-        try:
-            yield
-        finally:
-            note.unlink(missing_ok=True)
-
-
-def _free_lost(client: Any) -> bool:
-    """Give back what killed chains of this machine hold; whether there was any.
-
-    What their stages still run keeps its slots, until the next chain in their folder has ended it.
+    Their descriptors close in whatever a process executes, so only this process holds them.
     """
-    freed = False
-    for note in (PREFECT_HOME.value() / NOTES).glob("*.json"):
-        try:
-            with note.open() as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if family.members(Path(json.load(file)["root"])):
-                    continue
-                client.release_concurrency_slots_with_lease(UUID(note.stem))
-                note.unlink(missing_ok=True)
-                freed = True
-        except (BlockingIOError, FileNotFoundError):
-            continue  # its holder lives, or has just ended
-    if not PREFECT_API_URL.value():
-        freed |= _free_expired(client)
-    return freed
-
-
-def _free_expired(client: Any) -> bool:
-    """What a server does by itself, and the embedded one leaves undone: give back leases that have run out."""
-    # late: the server's modules take a second to import
-    from prefect.server.concurrency.lease_storage.filesystem import ConcurrencyLeaseStorage
-
-    expired = asyncio.run(ConcurrencyLeaseStorage().read_expired_lease_ids())
-    for lease in expired:
-        client.release_concurrency_slots_with_lease(lease)
-    return bool(expired)
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0))
+    folder = Path(tempfile.gettempdir()) / f"diffretouch-slots-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    with ExitStack() as stack:
+        for number in range(_at_most(name)):
+            descriptor = os.open(folder / f"{name.replace('/', '_')}.{number}", os.O_RDWR | os.O_CREAT, 0o600)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(descriptor)
+                continue
+            stack.callback(os.close, descriptor)
+            count -= 1
+            if count == 0:
+                break
+        if count > 0:
+            raise TimeoutError
+        yield
 
 
 def _on_gpu(device: str) -> bool:

@@ -6,157 +6,163 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 import yaml
 
 from flows import family, slots
+from tests.small_project import until
 
 pytestmark = pytest.mark.xdist_group("prefect")
 CORES = f"cpu:{socket.gethostname()}"
+WANTED = {"gpu:0": 1, "cpu:here": 2}
 HOLD = """
-import os, sys, time
-from datetime import timedelta
-from pathlib import Path
-import flows
+import sys, time
 from flows import slots
-from prefect import flow
-from prefect.client.orchestration import get_client
-
-@flow(persist_result=False)
-def hold(root, then, wanted):
-    begun = time.monotonic()
-    late = lambda: time.monotonic() - begun > 30
-    with slots.held(wanted, Path(root), lambda line: print(line, flush=True), late) as ours:
-        print("held" if ours else "not held", round(time.monotonic() - begun, 1), flush=True)
-        if then == "die":
-            os.kill(os.getpid(), 9)
-    with get_client(sync_client=True) as client:
-        print("left", *(client.read_global_concurrency_limit_by_name(name).active_slots for name in wanted), flush=True)
-
-hold(sys.argv[1], sys.argv[2], {"gpu:0": 1, "cpu:here": int(sys.argv[3])})
-"""
-
-AGE = """
-import asyncio
-from datetime import timedelta
-from prefect.server.concurrency.lease_storage.filesystem import ConcurrencyLeaseStorage
-
-async def age(storage):
-    for lease in await storage.read_active_lease_ids():
-        await storage.renew_lease(lease, timedelta(seconds=-1))
-
-asyncio.run(age(ConcurrencyLeaseStorage()))
+wanted, begun = dict(zip(sys.argv[2::2], map(int, sys.argv[3::2]))), time.monotonic()
+with slots.held(wanted, print, lambda: time.monotonic() - begun > 100) as ours:
+    print("held" if ours else "not held", flush=True)
+    time.sleep(float(sys.argv[1]))
 """
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Iterator[Path]:
-    """Prefect's, of an embedded server; whatever it left running is ended."""
-    yield tmp_path / "home"
-    family.end_lost_servers()
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """One of four cores, whose locks nobody else holds, and no server."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    monkeypatch.setenv("PREFECT_API_URL", "")
+    yield
+    monkeypatch.undo()
 
 
-def hold(root: Path, home: Path, then: str = "end", count: int = 2) -> list[str]:
-    """What a flow said that holds a GPU and cores for a moment, or dies holding them."""
-    log = home.with_name("said")
-    with log.open("w") as file:  # no pipe: a server that outlives the flow would keep it open
-        subprocess.run(
-            [sys.executable, "-c", HOLD, str(root), then, str(count)],
-            env={**os.environ, "PREFECT_HOME": str(home), "PREFECT_API_URL": "", "PREFECT_LOGGING_LEVEL": "ERROR"},
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            timeout=300,
-            check=False,
-        )
-    return log.read_text().splitlines()
+def holder(seconds: float, wanted: dict[str, int]) -> subprocess.Popen[str]:
+    """Another process that holds them."""
+    words = [str(word) for pair in wanted.items() for word in pair]
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(seconds), *words], env=os.environ.copy(), stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def taken(wanted: dict[str, int], seconds: float = 1) -> tuple[bool, list[str]]:
+    """Whether they were to be had within so long, and what was said meanwhile."""
+    said: list[str] = []
+    end = time.monotonic() + seconds
+    with slots.held(wanted, said.append, lambda: time.monotonic() > end) as ours:
+        return ours, said
 
 
 def runtime(root: Path, **changes: object) -> Path:
     root.mkdir(exist_ok=True)
-    (root / "params.yaml").write_text(
-        yaml.safe_dump({"runtime": {"device": "cpu", "threads": 2, "workers": 3, **changes}})
-    )
+    values = {"device": "cpu", "threads": 2, "workers": 3, **changes}
+    (root / "params.yaml").write_text(yaml.safe_dump({"runtime": values}))
     return root
 
 
 def test_a_stage_asks_for_the_cores_it_keeps_busy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slots, "_cores", lambda: 5)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(8)))
     root = runtime(tmp_path / "p")
     asked = {kind: slots.needed(f"{kind}@a", root) for kind in ("decode", "attributes", "train", "evaluate", "embed")}
     assert asked == {kind: {CORES: n} for kind, n in zip(asked, (3, 2, 2, 3, 1), strict=True)}
     assert slots.needed("report", root) == {CORES: 1}
-    assert slots.needed("compare/dvc.yaml:compare@a", root) == {CORES: 2}
-    assert slots.needed("train@a", runtime(tmp_path / "p", processes=4)) == {CORES: 5}
+    assert slots.needed("compare/dvc.yaml:compare@a", root) == {CORES: 3}
+    assert slots.needed("train@a", runtime(tmp_path / "p", processes=4)) == {CORES: 6}
+    assert slots.needed("decode@a", runtime(tmp_path / "p", executor="dask")) == {CORES: 1}
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     cards = runtime(tmp_path / "p", device="cuda", processes=2)
     assert slots.needed("train@a", cards) == {"gpu:0": 1, "gpu:1": 1, CORES: 2}
     assert slots.needed("decode@a", cards) == {CORES: 3}
     monkeypatch.setenv(slots.SLOTS, "b:1, a:0")
-    assert list(slots.needed("sample@a", cards)) == ["a:0", "b:1", CORES]  # everybody in the same order
+    monkeypatch.setenv(slots.MACHINE, "m")
+    assert list(slots.needed("sample@a", cards)) == ["a:0", "b:1", "cpu:m"]  # everybody in the same order
+
+
+def test_without_a_server_they_are_the_machines_and_a_killed_holders_are_free_at_once(machine: None) -> None:
+    with holder(60, WANTED) as process:
+        assert taken(WANTED) == (False, ["waiting for gpu:0, which other stages hold"])
+        assert taken({"cpu:here": 3}) == (False, ["waiting for cpu:here, which other stages hold"])
+        assert taken({"gpu:1": 1, "cpu:here": 2}) == (True, [])
+        process.kill()
+    assert taken(WANTED) == (True, [])
+    assert taken({"cpu:here": 4}) == (True, [])
+
+
+def test_what_a_holder_starts_does_not_inherit_them(machine: None) -> None:
+    with slots.held(WANTED, print, lambda: False) as ours:
+        assert ours
+        child = subprocess.Popen(["sleep", "60"])
+    assert taken(WANTED) == (True, [])
+    child.kill()
+    child.wait()
 
 
 @pytest.mark.slow
-def test_a_killed_holders_slots_are_free_at_once(tmp_path: Path, home: Path) -> None:
-    """Its embedded server is killed too, or outlives it: neither gives a slot back by itself."""
-    assert hold(tmp_path, home, "die")[-1].startswith("held")
-    (server,) = servers(home)
-    assert took(hold(tmp_path, home)) < slots.LEASE_S / 2
-    server.kill()
-    assert hold(tmp_path, home, "die")[-1].startswith("held")
-    assert family.end_lost_servers() >= 1
-    said = hold(tmp_path, home)
-    assert took(said) < slots.LEASE_S / 2 and said[-1] == "left 0 0"
-    assert list((home / slots.NOTES).iterdir()) == []
+def test_a_person_gives_a_machine_fewer_slots_or_none(server: str) -> None:
+    wanted = {"cpu:there": 2}
+    assert taken(wanted, 20) == (True, [])
+    for limit, outcome in (("1", True), ("0", False), ("1", True)):
+        words = [sys.executable, "-m", "prefect", "gcl", "update", "cpu:there", "--limit", limit]
+        subprocess.run(words, env={**os.environ, "PREFECT_API_URL": server}, check=True, capture_output=True)
+        assert taken(wanted, 8)[0] is outcome
 
 
 @pytest.mark.slow
-def test_killed_before_it_could_be_noted_a_lease_runs_out(tmp_path: Path, home: Path) -> None:
-    hold(tmp_path, home, "die")
-    family.end_lost_servers()
-    for note in (home / slots.NOTES).iterdir():
-        note.unlink()
-    subprocess.run([sys.executable, "-c", AGE], env={**os.environ, "PREFECT_HOME": str(home)}, check=True)
-    said = hold(tmp_path, home)
-    assert took(said) < slots.LEASE_S / 2 and said[-1] == "left 0 0"
+def test_waiting_is_no_error_and_survives_a_server_that_is_away(
+    server: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+
+    with slots.held({"gpu:there": 1}, print, lambda: False) as ours:
+        assert ours
+        assert taken({"gpu:there": 1}, 12) == (False, ["waiting for gpu:there, which other stages hold"])
+    assert "failed to process item" not in capfd.readouterr().err
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api", PREFECT_CLIENT_MAX_RETRIES: 0}):
+        ours, said = taken({"gpu:there": 1}, 3)
+    assert not ours and said[0].startswith("waiting for gpu:there: the server does not answer")
 
 
+@pytest.mark.alone
 @pytest.mark.slow
-def test_what_a_killed_flows_stage_still_runs_keeps_its_slots(tmp_path: Path, home: Path) -> None:
-    with subprocess.Popen(["sleep", "600"], env={**os.environ, **family.mark(tmp_path, "train@a")}) as orphan:
-        hold(tmp_path, home, "die")
-        family.end_lost_servers()
-        said = hold(tmp_path, home)
-        orphan.kill()
-    assert "waiting for gpu:0, whose 1 slots other stages hold" in said
-    assert any(line.startswith("not held") for line in said)
-    assert took(hold(tmp_path, home)) < slots.LEASE_S / 2
+def test_a_server_frees_a_killed_holders_slots_when_their_lease_has_run_out(
+    server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", server)
+    with holder(600, {"gpu:far": 1}) as process:
+        process.kill()
+    assert taken({"gpu:far": 1}, 2)[0] is False
+    assert taken({"gpu:far": 1}, slots.LEASE_S + 60)[0] is True
 
 
-@pytest.mark.slow
-def test_a_person_may_give_a_machine_fewer_slots(tmp_path: Path, home: Path) -> None:
-    assert took(hold(tmp_path, home, count=1)) < 5
-    words = ["gcl", "update", "cpu:here", "--limit", "1"]
-    environment = {**os.environ, "PREFECT_HOME": str(home), "PREFECT_API_URL": ""}
-    subprocess.run([sys.executable, "-m", "prefect", *words], env=environment, check=True, capture_output=True)
-    assert took(hold(tmp_path, home, count=2)) < 5
-
-
-def took(said: list[str]) -> float:
-    """Seconds until it had them."""
-    return float(next(line for line in said if line.startswith("held")).split()[1])
-
-
-def servers(home: Path) -> list[psutil.Process]:
-    """Embedded servers on this home folder."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if family.SERVER in process.cmdline() and process.environ().get("PREFECT_HOME") == str(home):
-                found.append(process)
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue
-    return found
+def test_the_embedded_server_of_a_killed_flow_is_ended_and_no_other() -> None:
+    """Stand-ins with a server's command line: of a flow that is gone, of one that lives, one that people started."""
+    gone = subprocess.run(
+        [sys.executable, "-c", "import flows, os; print(os.environ['DIFFRETOUCH_FLOW'])"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
+    living = f"{os.getpid()} {family.birth(os.getpid())}"
+    assert gone.split()[1] and living.split()[1]
+    words = [sys.executable, "-c", "import time; time.sleep(60)", family.SERVER]
+    lost, kept, theirs = (
+        subprocess.Popen(words, env={**os.environ, **around})
+        for around in (
+            {family.FLOW: gone, family.EMBEDDED: "1"},
+            {family.FLOW: living, family.EMBEDDED: "1"},
+            {family.FLOW: gone},
+        )
+    )
+    try:
+        until(lambda: (family.end_lost_servers(), lost.poll())[1] is not None, 20, "the end of the lost server")
+        assert kept.poll() is None and theirs.poll() is None
+    finally:
+        for process in (lost, kept, theirs):
+            process.kill()
+            process.wait()
