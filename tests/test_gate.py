@@ -311,6 +311,14 @@ def test_a_nan_is_refused(trees, tmp_path, where) -> None:
     assert "NaN" not in (tmp_path / "out/verdict.json").read_text()
 
 
+@pytest.mark.parametrize(("experts", "passed"), [(0.0, False), (0.05, True)])
+def test_who_comes_nearer_to_experts_that_clip_may_clip_more_than_the_champion(experts: float, passed: bool) -> None:
+    shares = {"input": 0.1, "expert": experts, "challenger": 0.058, "champion": 0.035}
+    untouched, champion = rules.clipping(shares, params(clipping={"over_champion": 0.02}).gate, champion=True)
+    assert untouched.passed and champion.passed is passed
+    assert "3.50%" in champion.found and f"experts {experts:.2%}" in champion.found
+
+
 def test_clipped_pixels_are_counted_and_bounded(trees, tmp_path) -> None:
     picture = np.full((10, 10, 3), 0.5, np.float32)
     picture[0, :4] = [0.2, 1.0, 0.3]
