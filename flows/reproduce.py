@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from flows.commandline import add_amounts, add_root, end_on_sigterm
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from flows.chain import Result
 
 EPILOG = """\
@@ -83,7 +85,23 @@ def _run(arguments: argparse.Namespace) -> int:
         print(error, file=sys.stderr)
         return 2
     print(_table(results))
-    return 1 if any(result.outcome in ("failed", "not run") for result in results) else 0
+    if all(result.outcome not in ("failed", "not run") for result in results):
+        return 0
+    print(f"\n{_next(arguments.root)}", file=sys.stderr)
+    return 1
+
+
+def _next(root: Path) -> str:
+    """What to type after a failure."""
+    from flows import clone
+
+    missing = [name for name in clone.corpora(root) if not (root / name).with_suffix("").exists()]
+    if missing:
+        return (
+            f"what {', '.join(missing)} tracks is not here: `dvc pull {' '.join(missing)}` where a remote has it, "
+            "`diffretouch demo-data` for the demo's, `diffretouch ingest` for your own"
+        )
+    return "`python -m flows.doctor` looks for what is missing or broken here"
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:

@@ -224,13 +224,22 @@ def test_a_failure_stops_what_is_below_and_nothing_else(
 ) -> None:
     write_params(project, fail="work/train/a")
     assert reproduce.main(["--root", str(project)]) == 1
-    printed = capsys.readouterr().out
+    printed, hint = capsys.readouterr()
     table = {words[0]: " ".join(words[1:]) for words in map(str.split, printed.splitlines()) if words}
+    assert "`python -m flows.doctor` looks for" in hint
     assert table["train@a"].startswith("failed")
     assert table["report"].startswith("not run")
     assert table["train@b"].startswith("ran")
     assert "the step refuses" in printed  # the last lines of the stage
     assert calls(project).count("train") == 2  # a real failure is not tried again
+
+
+def test_in_a_clone_without_its_data_the_last_line_says_what_to_type(
+    server: str, project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(project / "data")
+    assert reproduce.main(["--root", str(project)]) == 1
+    assert "data.dvc tracks is not here: `dvc pull data.dvc` where" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_a_changed_corpus_is_noticed(project: Path) -> None:
