@@ -29,7 +29,7 @@ import yaml
 from diffretouch.attributes import ATTRIBUTES
 from diffretouch.code import code_fingerprint
 from diffretouch.comparing.arms import CODE
-from diffretouch.config import PARAMS, Params
+from diffretouch.config import PARAMS, Params, load
 from diffretouch.files.atomic import write_json, write_text
 from diffretouch.model.build import new_pipeline
 from diffretouch.model.start import parameter_groups
@@ -241,10 +241,15 @@ def interval(away: pd.DataFrame, measure: str) -> tuple[float, float]:
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """The table for people."""
+    """The table for people, with the code it was measured by."""
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short=12", "HEAD"], check=True, stdout=subprocess.PIPE, text=True
+    ).stdout.strip()
     heads = ["choice", "seeds", "PSNR", "difference", *ATTRIBUTES, "mean slope", "difference"]
     lines = [
         "# Choices of training",
+        "",
+        f"Commit {commit}, {load().train.steps} steps, {os.cpu_count()} cores, torch {torch.__version__}.",
         "",
         "`python -m benchmarks.choices`: the fivek demo (simulated experts),",
         "validation photos and four held-out training scenes, each expert's own c (an oracle). PSNR in dB; slopes of",
@@ -266,7 +271,8 @@ def markdown(table: pd.DataFrame) -> str:
             f"{row['psnr']:.2f}",
             away[0],
             slopes,
-            f"{row['slope']:.2f}, {away[1]}",
+            f"{row['slope']:.2f}",
+            away[1],
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
