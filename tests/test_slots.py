@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flows import family, slots
+from flows import family, slots  # isort: skip - it sets the environment that Prefect reads at its first import
+from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+
 from tests.small_project import until
 
 pytestmark = pytest.mark.xdist_group("prefect")
@@ -36,7 +38,8 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr("tempfile.tempdir", None)
     monkeypatch.setattr(os, "cpu_count", lambda: 4)
     monkeypatch.setenv("PREFECT_API_URL", "")
-    yield
+    with temporary_settings(restore_defaults={PREFECT_API_URL}):
+        yield
     monkeypatch.undo()
 
 
@@ -117,8 +120,6 @@ def test_a_person_gives_a_machine_fewer_slots_or_none(server: str) -> None:
 def test_waiting_is_no_error_and_survives_a_server_that_is_away(
     server: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
-
     with slots.held({"gpu:there": 1}, print, lambda: False) as ours:
         assert ours
         assert taken({"gpu:there": 1}, 12) == (False, ["waiting for gpu:there, which other stages hold"])
