@@ -117,9 +117,7 @@ def test_a_person_gives_a_machine_fewer_slots_or_none(server: str) -> None:
 
 
 @pytest.mark.slow
-def test_waiting_is_no_error_and_survives_a_server_that_is_away(
-    server: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_waiting_is_no_error_and_survives_a_server_that_is_away(server: str, capfd: pytest.CaptureFixture[str]) -> None:
     with slots.held({"gpu:there": 1}, print, lambda: False) as ours:
         assert ours
         assert taken({"gpu:there": 1}, 12) == (False, ["waiting for gpu:there, which other stages hold"])
