@@ -28,7 +28,7 @@ from prefect.states import Completed, Failed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows import artifacts, dvc_process, parts, slots, workspace
-from flows.dvc_process import DvcBusy, Stopped
+from flows.dvc_process import DvcBusy
 from flows.graph import Stage
 from flows.survey import survey
 
@@ -135,9 +135,7 @@ def _repro(stage: str, run: _Run) -> str:
         parts.share(stage, run.root, run.sample_parts, logger.info, limit)
         run.shared.add(stage)
     with ExitStack() as stack:
-        wanted = slots.needed(stage, run.root)
-        if not stack.enter_context(slots.held(wanted, logger.info, dvc_process.stopping)):
-            raise Stopped(f"{stage} was stopped while it waited for {', '.join(wanted)}")
+        stack.enter_context(slots.held(slots.needed(stage, run.root), stage, logger.info))
         file.parent.mkdir(parents=True, exist_ok=True)
         log = stack.enter_context(file.open("a", encoding="utf-8", buffering=1))
 

@@ -115,14 +115,19 @@ def _corpora(root: Path) -> Iterator[Finding]:
         return
     found = json.loads(done.stdout or "{}")
     for name in names:
-        states = {state for entry in found.get(name, []) for state in entry.get("changed outs", {}).values()}
+        outs = {out: state for entry in found.get(name, []) for out, state in entry.get("changed outs", {}).items()}
+        states = set(outs.values())
         if "modified" in states:
             words = f"{name} and the files beside it differ: stages would take them as new"
             yield Finding("fault", "data.dvc", words, f"dvc add (adopt them) or dvc checkout {name} (go back)")
-        elif states:
+        elif states == {"not in cache"} and all((root / out).exists() for out in outs):
+            words = f"DVC's cache lacks what {name} names, so DVC cannot tell whether that is what lies beside it"
             yield Finding(
-                "note", "data.dvc", f"what {name} names is not all here: {', '.join(states)}", f"dvc pull {name}"
+                "note", "data.dvc", words, f"dvc commit {name} (puts it there; git diff {name} shows a change)"
             )
+        elif states:
+            words = f"what {name} names is not all here: {', '.join(sorted(states))}"
+            yield Finding("note", "data.dvc", words, f"dvc pull {name} (the demo: diffretouch demo-data)")
         else:
             yield Finding("good", "data.dvc", f"{name} is what lies beside it")
 

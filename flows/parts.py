@@ -57,10 +57,7 @@ def sample_part(dataset: str, part: str, root: str) -> None:
     dvc_process.allow()
     command = [sys.executable, "-m", "diffretouch", "sample", dataset, "--part", part]
     try:
-        wanted = slots.needed(f"sample@{dataset}", place)
-        with slots.held(wanted, log, dvc_process.stopping) as held:
-            if not held:
-                raise dvc_process.Stopped(f"{name} was stopped while it waited for {', '.join(wanted)}")
+        with slots.held(slots.needed(f"sample@{dataset}", place), name, log):
             ended = dvc_process.follow(command, place, name, log)
     except BaseException:
         dvc_process.stop_all(place, name)

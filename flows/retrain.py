@@ -39,7 +39,6 @@ from flows import (
     chain,
     champion,
     clone,
-    dvc_process,
     git,
     graph,
     parts,
@@ -220,10 +219,8 @@ def compare(dataset: str, place: Path, other: Path | None) -> Verdict:
 
     Speed and memory are measured, too, so it has its slots as a stage has.
     """
-    wanted, say = slots.needed(f"sample@{dataset}", place), get_run_logger().info
-    with slots.held(wanted, say, dvc_process.stopping) as ours:
-        if not ours:
-            raise dvc_process.Stopped(f"the judging of {dataset} was stopped while it waited for {', '.join(wanted)}")
+    wanted = slots.needed(f"sample@{dataset}", place)
+    with slots.held(wanted, f"the judging of {dataset}", get_run_logger().info):
         verdict = gate(dataset, place, other, place / registry.verdict_folder(dataset))
     broken = "".join(f"- {artifacts.plain(f'{why.rule}: {why.found}; asked: {why.asked}')}\n" for why in verdict.broken)
     words = f"**{verdict.decision}**: {artifacts.plain(verdict.summary)}\n\n{broken}"

@@ -27,6 +27,8 @@ from prefect.concurrency.sync import concurrency
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.settings import PREFECT_API_URL
 
+from flows import dvc_process
+
 GPU_STAGES = frozenset({"train", "sample", "compare"})
 CORES = {
     **dict.fromkeys(("decode", "evaluate", "compare"), "workers"),
@@ -67,22 +69,26 @@ def needed(stage: str, root: Path) -> dict[str, int]:
 
 
 @contextmanager
-def held(wanted: Mapping[str, int], say: Callable[[str], None], stopping: Callable[[], bool]) -> Iterator[bool]:
-    """Hold so many slots of each limit; False where `stopping` said so before all were there.
+def held(
+    wanted: Mapping[str, int],
+    who: str,
+    say: Callable[[str], None],
+    stopping: Callable[[], bool] = dvc_process.stopping,
+) -> Iterator[None]:
+    """Hold so many slots of each limit for `who`.
 
     A limit that is missing is made: one slot a GPU, one a core. One that is there stays, with as many slots as a person
     has given it; a stage that wants more takes all. Everybody takes them in the same order: GPUs first.
+
+    Raises:
+        Stopped: `stopping` said so before all were there.
     """
     logging.getLogger("prefect._internal.concurrency").addFilter(_no_timeouts)
     take = _leased if PREFECT_API_URL.value() else _locked
     with ExitStack() as stack:
         for name, count in wanted.items():
-            slots = _wait(partial(take, name, count), name, say, stopping)
-            if slots is None:
-                yield False
-                return
-            stack.enter_context(slots)
-        yield True
+            stack.enter_context(_wait(partial(take, name, count), name, who, say, stopping))
+        yield
 
 
 def _no_timeouts(record: logging.LogRecord) -> bool:
@@ -93,10 +99,11 @@ def _no_timeouts(record: logging.LogRecord) -> bool:
 def _wait(
     take: Callable[[], AbstractContextManager[None]],
     name: str,
+    who: str,
     say: Callable[[str], None],
     stopping: Callable[[], bool],
-) -> ExitStack | None:
-    """What `take` gives, entered, as soon as it does not raise TimeoutError; None when it is time to stop."""
+) -> ExitStack:
+    """What `take` gives, entered, as soon as it does not raise TimeoutError."""
     said = ""
     while not stopping():
         try:
@@ -111,7 +118,7 @@ def _wait(
             say(words)
         said = words
         time.sleep(POLL_S)
-    return None
+    raise dvc_process.Stopped(f"{who} was stopped while it waited for {name}")
 
 
 @contextmanager

@@ -216,6 +216,13 @@ def test_changed_data_are_a_fault(project: Path, monkeypatch: pytest.MonkeyPatch
     assert fault.level == "fault" and "dvc checkout data.dvc" in fault.mend
     dvc(project, "add", "-q", "data")
     assert only(doctor_dvc._corpora(project), "data.dvc").level == "good"
+    shutil.rmtree(project / ".dvc/cache/files")
+    lost = only(doctor_dvc._corpora(project), "data.dvc")
+    assert lost.level == "note" and lost.mend.startswith("dvc commit data.dvc")
+    dvc(project, "commit", "-q", "data.dvc")
+    assert only(doctor_dvc._corpora(project), "data.dvc").level == "good"
+    shutil.rmtree(project / "data")
+    assert only(doctor_dvc._corpora(project), "data.dvc").mend.startswith("dvc pull data.dvc")
 
 
 class Server(http.server.BaseHTTPRequestHandler):

@@ -16,6 +16,7 @@ import yaml
 from flows import family, slots  # isort: skip - it sets the environment that Prefect reads at its first import
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
+from flows.dvc_process import Stopped
 from tests.small_project import until
 
 pytestmark = pytest.mark.xdist_group("prefect")
@@ -25,8 +26,8 @@ HOLD = """
 import sys, time
 from flows import slots
 wanted, begun = dict(zip(sys.argv[2::2], map(int, sys.argv[3::2]))), time.monotonic()
-with slots.held(wanted, print, lambda: time.monotonic() - begun > 100) as ours:
-    print("held" if ours else "not held", flush=True)
+with slots.held(wanted, "another", print, lambda: time.monotonic() - begun > 100):
+    print("held", flush=True)
     time.sleep(float(sys.argv[1]))
 """
 
@@ -55,11 +56,22 @@ def holder(seconds: float, wanted: dict[str, int]) -> subprocess.Popen[str]:
 
 
 def taken(wanted: dict[str, int], seconds: float = 1) -> tuple[bool, list[str]]:
-    """Whether they were to be had within so long, and what was said meanwhile."""
+    """Whether they were to be had within so long, and what was said meanwhile and at the end."""
     said: list[str] = []
     end = time.monotonic() + seconds
-    with slots.held(wanted, said.append, lambda: time.monotonic() > end) as ours:
-        return ours, said
+    try:
+        with slots.held(wanted, "this stage", said.append, lambda: time.monotonic() > end):
+            return True, said
+    except Stopped as error:
+        return False, [*said, str(error)]
+
+
+def waited(name: str) -> list[str]:
+    """What who does not get these is told."""
+    return [
+        f"waiting for {name}, which other stages hold",
+        f"this stage was stopped while it waited for {name}",
+    ]
 
 
 def runtime(root: Path, **changes: object) -> Path:
@@ -89,8 +101,8 @@ def test_a_stage_asks_for_the_cores_it_keeps_busy(tmp_path: Path, monkeypatch: p
 
 def test_without_a_server_they_are_the_machines_and_a_killed_holders_are_free_at_once(machine: None) -> None:
     with holder(60, WANTED) as process:
-        assert taken(WANTED) == (False, ["waiting for gpu:0, which other stages hold"])
-        assert taken({"cpu:here": 3}) == (False, ["waiting for cpu:here, which other stages hold"])
+        assert taken(WANTED) == (False, waited("gpu:0"))
+        assert taken({"cpu:here": 3}) == (False, waited("cpu:here"))
         assert taken({"gpu:1": 1, "cpu:here": 2}) == (True, [])
         process.kill()
     assert taken(WANTED) == (True, [])
@@ -98,8 +110,7 @@ def test_without_a_server_they_are_the_machines_and_a_killed_holders_are_free_at
 
 
 def test_what_a_holder_starts_does_not_inherit_them(machine: None) -> None:
-    with slots.held(WANTED, print, lambda: False) as ours:
-        assert ours
+    with slots.held(WANTED, "this stage", print):
         child = subprocess.Popen(["sleep", "60"])
     assert taken(WANTED) == (True, [])
     child.kill()
@@ -118,9 +129,8 @@ def test_a_person_gives_a_machine_fewer_slots_or_none(server: str) -> None:
 
 @pytest.mark.slow
 def test_waiting_is_no_error_and_survives_a_server_that_is_away(server: str, capfd: pytest.CaptureFixture[str]) -> None:
-    with slots.held({"gpu:there": 1}, print, lambda: False) as ours:
-        assert ours
-        assert taken({"gpu:there": 1}, 12) == (False, ["waiting for gpu:there, which other stages hold"])
+    with slots.held({"gpu:there": 1}, "this stage", print):
+        assert taken({"gpu:there": 1}, 12) == (False, waited("gpu:there"))
     assert "failed to process item" not in capfd.readouterr().err
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api", PREFECT_CLIENT_MAX_RETRIES: 0}):
         ours, said = taken({"gpu:there": 1}, 3)

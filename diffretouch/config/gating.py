@@ -64,7 +64,7 @@ class Clipping(Section):
     over_input: Share
     """Largest share beyond that of the untouched photos."""
     over_champion: Share
-    """Largest share beyond that of the champion's results."""
+    """Largest share beyond that of the champion's results or the experts' own, whichever clip more."""
 
 
 class Costs(Section):
