@@ -45,7 +45,7 @@ quality: $(VENV) ## the long proof: ablations, peers and training's choices, thr
 	python -m benchmarks.quality
 	python -m benchmarks.choices
 
-soak: $(VENV) ## faults: decode, train and the flow killed at random moments, and 200 damaged RAW files (half an hour)
+soak: $(VENV) ## faults: decode, train and the flow killed at random moments, and 200 damaged RAW files (one to two hours)
 	python -m benchmarks.soak
 
 clean: ## remove what stages and tools made (data/, .venv and DVC's cache stay, so `make repro` restores it quickly)

@@ -88,7 +88,8 @@ def dvc(*words: str) -> list[str]:
 
 def flow(root: Path) -> list[str]:
     """The same by the flow."""
-    return [sys.executable, "-m", "flows.reproduce", "--root", str(root)]
+    # one stage at a time, as in dvc repro: what a stage costs is not hidden behind another
+    return [sys.executable, "-m", "flows.reproduce", "--max-workers", "1", "--root", str(root)]
 
 
 def timed(words: list[str], root: Path, environment: Mapping[str, str]) -> float:

@@ -28,6 +28,7 @@ from prefect.states import Completed, Failed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows import artifacts, dvc_process, parts, slots, workspace
+from flows.commandline import MAX_WORKERS
 from flows.dvc_process import DvcBusy
 from flows.graph import Stage
 from flows.survey import survey
@@ -134,6 +135,7 @@ def _repro(stage: str, run: _Run) -> str:
     if run.sample_parts > 1 and stage.partition("@")[0] == "sample" and stage not in run.shared:
         parts.share(stage, run.root, run.sample_parts, logger.info, limit)
         run.shared.add(stage)
+    dvc_process.await_lock(run.root, logger.info)  # without slots that others could use meanwhile
     with ExitStack() as stack:
         stack.enter_context(slots.held(slots.needed(stage, run.root), stage, logger.info))
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -192,7 +194,7 @@ def reproduce(
 def run(
     stages: list[Stage],
     root: Path,
-    max_workers: int = 1,
+    max_workers: int = MAX_WORKERS,
     *,
     wait: bool = False,
     timeouts: Mapping[str, float] | None = None,
@@ -213,7 +215,7 @@ def run(
 def run_held(
     stages: list[Stage],
     root: Path,
-    max_workers: int = 1,
+    max_workers: int = MAX_WORKERS,
     timeouts: Mapping[str, float] | None = None,
     sample_parts: int = 1,
     whose: str = "",

@@ -11,7 +11,7 @@ import yaml
 
 from diffretouch.errors import UserError
 from diffretouch.releases import Release
-from flows import clone, git
+from flows import clone, git_process
 from flows.graph import Stage
 
 TRAIN, JUDGED = "train", "evaluate"
@@ -25,7 +25,7 @@ def model_path(dataset: str) -> str:
 def same_model(root: Path, place: Path, champion: Release) -> bool:
     """Whether the clone trained, byte for byte, the model that is in use."""
     name, path = f"{TRAIN}@{champion.dataset}", model_path(champion.dataset)
-    theirs = _outs(yaml.safe_load(git.read_file(root, champion.commit, "dvc.lock") or "{}"), name)
+    theirs = _outs(yaml.safe_load(git_process.read_file(root, champion.commit, "dvc.lock") or "{}"), name)
     ours = _outs(yaml.safe_load((place / "dvc.lock").read_text()), name)
     return path in ours and ours[path]["md5"] == theirs.get(path, {}).get("md5")
 
@@ -53,9 +53,9 @@ def measure(
     dataset = champion.dataset
     name, path = f"{TRAIN}@{dataset}", model_path(dataset)
     shutil.rmtree(root / clone.PLACE / f"{dataset}-champion", ignore_errors=True)
-    own = clone.fresh(root, place, f"{dataset}-champion", git.git(place, "rev-parse", "HEAD"), branch)
+    own = clone.fresh(root, place, f"{dataset}-champion", git_process.git(place, "rev-parse", "HEAD"), branch)
     lock = yaml.safe_load((own / "dvc.lock").read_text())
-    theirs = _outs(yaml.safe_load(git.read_file(root, champion.commit, "dvc.lock") or "{}"), name)
+    theirs = _outs(yaml.safe_load(git_process.read_file(root, champion.commit, "dvc.lock") or "{}"), name)
     if path not in theirs:
         raise UserError(
             f"dvc.lock of {champion.name} names no {path}: the model in use cannot be found; roll back to another"

@@ -19,7 +19,7 @@ from dvc.exceptions import CheckoutError, DvcException
 from dvc.repo import Repo
 
 from diffretouch.errors import ConfigError, UserError
-from flows import family, git
+from flows import family, git_process
 
 PLACE = Path(".dvc/tmp/retrain")
 
@@ -55,15 +55,15 @@ def base(root: Path, branch: str) -> str:
     UserError where files that git or DVC track are changed and not committed, the two have gone apart, or somebody has
     the branch checked out.
     """
-    if git.git(root, "check-ref-format", "--branch", branch) != branch:
+    if git_process.git(root, "check-ref-format", "--branch", branch) != branch:
         raise ConfigError(f"{branch!r} is no name for a branch")
-    trees = git.git(root, "worktree", "list", "--porcelain").split("\n\n")
+    trees = git_process.git(root, "worktree", "list", "--porcelain").split("\n\n")
     if taken := [tree for tree in trees if f"branch refs/heads/{branch}" in tree.splitlines()]:
         raise UserError(
             f"the branch {branch} is checked out in {taken[0].splitlines()[0].partition(' ')[2]}, and git pushes to no "
             "such branch: check out another there (git switch main), or name another branch with --branch"
         )
-    dirty = git.git(root, "status", "--porcelain", "--untracked-files=no")
+    dirty = git_process.git(root, "status", "--porcelain", "--untracked-files=no")
     if dirty:
         raise UserError(
             f"{root} has changes that are not committed, and a retraining sees committed files only:\n{dirty}\n"
@@ -75,11 +75,11 @@ def base(root: Path, branch: str) -> str:
             f"{', '.join(changed)} and the corpora beside it differ: `dvc add` them and commit, or go back with "
             f"`dvc checkout {' '.join(changed)}`"
         )
-    head = git.git(root, "rev-parse", "HEAD")
-    tip = git.commit_of(root, f"refs/heads/{branch}")
-    if tip is None or git.succeeds(root, "merge-base", "--is-ancestor", tip, head):
+    head = git_process.git(root, "rev-parse", "HEAD")
+    tip = git_process.commit_of(root, f"refs/heads/{branch}")
+    if tip is None or git_process.succeeds(root, "merge-base", "--is-ancestor", tip, head):
         return head
-    if git.succeeds(root, "merge-base", "--is-ancestor", head, tip):
+    if git_process.succeeds(root, "merge-base", "--is-ancestor", head, tip):
         return tip
     raise UserError(
         f"HEAD and the branch {branch}, where earlier retrainings are, have gone apart: `git merge {branch}`, or name "
@@ -122,12 +122,12 @@ def fresh(root: Path, source: Path, name: str, commit: str, branch: str) -> Path
     ready = place / ".dvc/tmp/ready"
     if not ready.exists():
         shutil.rmtree(place, ignore_errors=True)
-        git.git(root, "clone", "-q", "--no-checkout", "--", str(source), str(place))
-    git.git(place, "checkout", "-q", "--force", "-B", branch, commit)
-    git.git(place, "reset", "-q", "--hard", commit)
+        git_process.git(root, "clone", "-q", "--no-checkout", "--", str(source), str(place))
+    git_process.git(place, "checkout", "-q", "--force", "-B", branch, commit)
+    git_process.git(place, "reset", "-q", "--hard", commit)
     for key in ("user.name", "user.email"):
-        if not git.git(place, "config", "--default", "", "--get", key):
-            git.git(place, "config", key, "retrain@localhost" if key == "user.email" else "diffretouch retrain")
+        if not git_process.git(place, "config", "--default", "", "--get", key):
+            git_process.git(place, "config", key, "retrain@localhost" if key == "user.email" else "diffretouch retrain")
     share(root, place)
     ready.parent.mkdir(parents=True, exist_ok=True)
     ready.touch()

@@ -8,6 +8,9 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
+MAX_WORKERS = 4
+"""Stages of a chain at the same time, as far as there are slots of GPUs and cores for them (flows/slots.py)."""
+
 
 def positive(text: str) -> int:
     """An argument's `type`: a whole number, at least 1."""
@@ -41,9 +44,9 @@ def add_amounts(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-workers",
         type=positive,
-        default=1,
+        default=MAX_WORKERS,
         metavar="N",
-        help="stages at the same time (default 1: each already uses every core)",
+        help=f"stages at the same time at most, as GPUs and cores allow (default {MAX_WORKERS})",
     )
     parser.add_argument(
         "--sample-parts",

@@ -12,6 +12,8 @@ from prefect import flow, get_run_logger
 
 from diffretouch import profiles
 from flows import artifacts, chain, graph, report, workspace
+from flows.commandline import MAX_WORKERS
+from flows.place import asked_for
 
 
 class ChainFailed(Exception):
@@ -24,7 +26,7 @@ def reproduce(
     datasets: list[str] | None = None,
     profile: str | None = None,
     root: str | None = None,
-    max_workers: int = 1,
+    max_workers: int = MAX_WORKERS,
     timeouts: list[str] | None = None,
     sample_parts: int = 1,
     wait: bool = True,
@@ -35,12 +37,12 @@ def reproduce(
     datasets: only the stages of these.
     profile: make profiles/PROFILE.yaml the params.yaml in use first; as it is without one.
     root: the repository; the deployment's folder without one.
-    max_workers: stages at the same time.
+    max_workers: stages at the same time at most, as GPUs and cores allow.
     timeouts: `train=3600`: seconds after which a stage is ended and has failed.
     sample_parts: have workers make the sampled pictures in so many parts; this run waits for them on one more.
     wait: for another chain in the workspace; without it the run fails then.
     """
-    place = Path(root or ".").resolve()
+    place = asked_for(root)
     with workspace.hold(place, wait, get_run_logger().info):
         if profile and profiles.use(profile, place):
             get_run_logger().info(f"params.yaml is now profiles/{profile}.yaml; the one before is params.yaml.before")
@@ -70,6 +72,6 @@ def nightly_report(
     """
     given = Path(model) if model else None
     wanted = report.Wanted(rev=rev, model=given, dataset=dataset, timeouts=tuple(timeouts or ()))
-    page = report.make(Path(root or ".").resolve(), wanted)
+    page = report.make(asked_for(root), wanted)
     artifacts.link(page)
     return str(page)

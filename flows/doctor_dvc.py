@@ -142,8 +142,9 @@ def _models(root: Path) -> Iterator[Finding]:
     if not rows:
         yield Finding("note", "models", "none is in use", "python -m flows.retrain")
     for row in rows:
-        if row.decision == "promote":
-            yield Finding("good", "models", f"{row.release.name} is in use, with its verdict")
+        if words := registry.objection(root, row.release):
+            yield Finding(
+                "fault", "models", f"in use: {words}", f"python -m flows.retrain --dataset {row.release.dataset}"
+            )
         else:
-            words = f"{row.release.name} is in use, and its verdict is: {row.decision}"
-            yield Finding("fault", "models", words, f"python -m flows.retrain --dataset {row.release.dataset}")
+            yield Finding("good", "models", f"{row.release.name} is in use, with its verdict")

@@ -28,7 +28,10 @@ def check_prefect(root: Path) -> list[Finding]:
     kept = "none yet" if database is None else database.get_secret_value().partition("+")[0]
     if not url:
         words = f"no server is named: each flow starts its own for as long as it runs (database: {kept})"
-        return [Finding("good", "Prefect", words)]
+        server = (
+            "prefect server start, and PREFECT_API_URL, for what prefect.yaml deploys: schedules, workers, approval"
+        )
+        return [Finding("note", "Prefect", words, server)]
     mend = "prefect server start (in another terminal), or unset PREFECT_API_URL for the embedded server"
     word = settings.api.auth_string.get_secret_value() if settings.api.auth_string else ""
     try:

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ from flows import family
 Outcome = Literal["ran", "restored", "up to date"]
 
 TAIL_LINES = 20
+POLL_S, BRIEF_S = 0.2, 2.0
+"""How often DVC's lock is looked at, and how long a stage that begins or ends beside others keeps it at most."""
 _CORRUPT = "JSON structure is corrupted"
 _BUSY = ("Unable to acquire lock", "is busy, it is being blocked by")
 
@@ -86,8 +89,6 @@ def repro(stage: str, root: Path, log: Callable[[str], None], timeout_s: float |
             outcome = "restored"
         log(line)
 
-    if owner := lock_owner(root / ".dvc" / "tmp"):
-        log(f"another dvc command holds DVC's lock, process {owner}: waiting until it has ended")
     ended = follow([*family.DVC, "repro", "--single-item", stage], root, stage, heard, timeout_s)
     if ended.late:
         raise StageFailed(f"{stage} took more than {timeout_s:g} s and was ended; its last lines:\n{ended.last}")
@@ -129,6 +130,18 @@ def follow(
     if said.unlogged and not late:
         raise said.unlogged
     return Ended(code, "\n".join(said.tail), late)
+
+
+def await_lock(root: Path, say: Callable[[str], None]) -> None:
+    """Wait until nobody holds DVC's lock in `root`; Stopped where `stop_all` was called meanwhile."""
+    started, said = time.monotonic(), False
+    while owner := lock_owner(root / ".dvc" / "tmp"):
+        if _running.stopping:
+            raise Stopped("stopped while another dvc command held DVC's lock")
+        if not said and time.monotonic() - started > BRIEF_S:
+            said = True
+            say(f"another dvc command holds DVC's lock, process {owner}: waiting until it has ended")
+        time.sleep(POLL_S)
 
 
 def _read(stream: IO[str], log: Callable[[str], None], said: _Said) -> None:

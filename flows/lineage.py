@@ -13,7 +13,7 @@ import yaml
 
 from diffretouch.errors import UserError
 from diffretouch.releases import Release, find, line
-from flows import git, registry
+from flows import git_process, registry
 from flows.commandline import add_root
 
 EPILOG = """\
@@ -37,12 +37,12 @@ exit codes
 def lineage(root: Path, release: Release) -> dict[str, Any]:
     """Everything recorded about a release, by heading; values are None where nothing is recorded."""
     commit, dataset = release.commit, release.dataset
-    lock = yaml.safe_load(git.read_file(root, commit, "dvc.lock") or "{}").get("stages", {})
+    lock = yaml.safe_load(git_process.read_file(root, commit, "dvc.lock") or "{}").get("stages", {})
     stage = lock.get(f"train@{dataset}", {})
     model = f"work/train/{dataset}"
-    subject, author, date = git.git(root, "show", "-s", "--format=%s%x00%an%x00%cI", commit).split("\0")
-    used = line(git.tags(root), release.model)
-    metrics = git.read_file(root, commit, f"reports/{dataset}/metrics.json")
+    subject, author, date = git_process.git(root, "show", "-s", "--format=%s%x00%an%x00%cI", commit).split("\0")
+    used = line(git_process.tags(root), release.model)
+    metrics = git_process.read_file(root, commit, f"reports/{dataset}/metrics.json")
     return {
         "model": {
             "name": release.name,
@@ -57,8 +57,8 @@ def lineage(root: Path, release: Release) -> dict[str, Any]:
             "date": date,
             "author": author,
             "subject": subject,
-            "diffretouch": git.git(root, "rev-parse", f"{commit}:diffretouch")
-            if git.read_file(root, commit, "diffretouch/__init__.py")
+            "diffretouch": git_process.git(root, "rev-parse", f"{commit}:diffretouch")
+            if git_process.read_file(root, commit, "diffretouch/__init__.py")
             else None,
         },
         "metrics": None if metrics is None else json.loads(metrics),
@@ -69,7 +69,7 @@ def lineage(root: Path, release: Release) -> dict[str, Any]:
 def _tracked(root: Path, commit: str, dataset: str) -> dict[str, Any]:
     """The corpora's checksum: of data.dvc, or of data/DATASET.dvc where each has its own."""
     for name, path in ((f"data/{dataset}.dvc", dataset), ("data.dvc", "data")):
-        text = git.read_file(root, commit, name)
+        text = git_process.read_file(root, commit, name)
         if text is not None:
             return {"file": name, "tree": _entry(yaml.safe_load(text)["outs"], path)}
     return {"file": None, "tree": None}
@@ -109,7 +109,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     root = arguments.root.resolve()
     try:
-        found = lineage(root, find(git.tags(root), arguments.model))
+        found = lineage(root, find(git_process.tags(root), arguments.model))
     except UserError as error:
         print(error, file=sys.stderr)
         return 2

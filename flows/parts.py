@@ -25,6 +25,7 @@ from prefect.states import Cancelling
 
 from diffretouch.errors import ConfigError
 from flows import dvc_process, slots
+from flows.place import asked_for
 from flows.would_run import would_run
 
 DEPLOYMENT = "sample-part/sample-part"
@@ -48,7 +49,7 @@ def sample_part(dataset: str, part: str, root: str) -> None:
     part: `2/4`, the second of four.
     root: the repository, as this machine sees it.
     """
-    place, name, log = Path(root).resolve(), f"sample@{dataset} {part}", get_run_logger().info
+    place, name, log = asked_for(root), f"sample@{dataset} {part}", get_run_logger().info
     if not (place / "dvc.yaml").is_file():
         raise ConfigError(f"this machine does not see {place}: mount it here under the same path")
     if not _still_wanted():
@@ -58,6 +59,9 @@ def sample_part(dataset: str, part: str, root: str) -> None:
     command = [sys.executable, "-m", "diffretouch", "sample", dataset, "--part", part]
     try:
         with slots.held(slots.needed(f"sample@{dataset}", place), name, log):
+            if not _still_wanted():
+                log("the chain that asked for this part has ended while it waited")
+                return
             ended = dvc_process.follow(command, place, name, log)
     except BaseException:
         dvc_process.stop_all(place, name)

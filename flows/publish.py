@@ -10,15 +10,15 @@ import time
 from pathlib import Path
 
 from diffretouch.releases import Release, model_of, new_tags
-from flows import clone, git
+from flows import clone, git_process
 
 
 def commit(place: Path, words: str) -> str:
     """Commit all that changed in the clone, if anything; the commit it is at."""
-    git.git(place, "add", "--all")
-    if git.git(place, "status", "--porcelain"):
-        git.git(place, "commit", "-q", "-m", words)
-    return git.git(place, "rev-parse", "HEAD")
+    git_process.git(place, "add", "--all")
+    if git_process.git(place, "status", "--porcelain"):
+        git_process.git(place, "commit", "-q", "-m", words)
+    return git_process.git(place, "rev-parse", "HEAD")
 
 
 def publish(root: Path, place: Path, dataset: str, branch: str, words: str) -> tuple[Release, int | None]:
@@ -28,15 +28,19 @@ def publish(root: Path, place: Path, dataset: str, branch: str, words: str) -> t
 
 
 def tag(root: Path, place: Path, dataset: str, branch: str, words: str) -> Release:
-    """Commit and tag in the clone, then bring branch and tags into the repository, all of them or none."""
-    names = new_tags(git.tags(root), model_of(dataset), int(time.time()), version=True)
+    """Commit and tag in the clone, then bring branch and tags into the repository."""
+    names = new_tags(git_process.tags(root), model_of(dataset), int(time.time()), version=True)
     release = Release(
         model_of(dataset), str(names.version).partition("@")[2], commit(place, f"{names.version}: {words}")
     )
     for name in (str(names.version), names.use):
-        if git.commit_of(place, f"refs/tags/{name}"):
-            git.git(place, "tag", "-d", "--", name)  # of a run that was killed before it could bring them over
-    git.put_in_use(place, names, release, words)
-    references = [f"HEAD:refs/heads/{branch}", f"refs/tags/{names.version}", f"refs/tags/{names.use}"]
-    git.git(place, "push", "-q", "--atomic", "--", str(root), *references)
+        if git_process.commit_of(place, f"refs/tags/{name}"):
+            git_process.git(place, "tag", "-d", "--", name)  # of a run that was killed before it could bring them over
+    git_process.put_in_use(place, names, release, words)
+    bring(root, place, [f"HEAD:refs/heads/{branch}", f"refs/tags/{names.version}", f"refs/tags/{names.use}"])
     return release
+
+
+def bring(root: Path, place: Path, references: list[str]) -> None:
+    """Put the clone's branch and tags into the repository, all of them or none."""
+    git_process.git(place, "push", "-q", "--atomic", "--", str(root), *references)

@@ -9,9 +9,11 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import yaml
+
 from diffretouch.errors import UserError
 from diffretouch.releases import PREFIX, Release, Tag, line, model_of, new_tags, releases
-from flows import git
+from flows import git_process
 from flows.commandline import add_root
 
 EPILOG = """\
@@ -31,7 +33,7 @@ next
   git push origin --tags                  tell others
 
 exit codes
-  0 done   1 a model in use has no verdict   2 not a repository of this kind
+  0 done   1 a model in use has no verdict that allows it   2 not a repository of this kind
 """
 
 
@@ -52,31 +54,46 @@ def verdict_folder(dataset: str) -> Path:
 
 def verdict(root: Path, release: Release) -> dict[str, Any] | None:
     """The verdict that was committed with a model, None where there is none."""
-    text = git.read_file(root, release.commit, (verdict_folder(release.dataset) / "verdict.json").as_posix())
+    text = git_process.read_file(root, release.commit, (verdict_folder(release.dataset) / "verdict.json").as_posix())
     return None if text is None else json.loads(text)
+
+
+def objection(root: Path, release: Release) -> str:
+    """Why a model may not be in use; empty where the gate promoted it for the use that params.yaml names now."""
+    told = verdict(root, release)
+    if told is None or told.get("decision") != "promote":
+        found = "no verdict of the gate" if told is None else f"the verdict {told.get('decision')!r} of the gate"
+        return f"{release.name} has {found}, and every model in use has one that promotes it"
+    use = (yaml.safe_load((root / "params.yaml").read_text()).get("gate") or {}).get("use")
+    if use == "commercial" and told.get("use") != use:
+        return (
+            f"{release.name} was judged for {told.get('use', 'research')}, and params.yaml's gate.use is {use} now: "
+            "nobody asked whether its licences allow that"
+        )
+    return ""
 
 
 def known(root: Path, dataset: str) -> list[Release]:
     """Every version of the dataset's model, the newest first."""
-    return releases(git.tags(root), model_of(dataset))[::-1]
+    return releases(git_process.tags(root), model_of(dataset))[::-1]
 
 
 def in_use(root: Path, dataset: str) -> Release | None:
     """The dataset's model in use."""
-    found = line(git.tags(root), model_of(dataset))
+    found = line(git_process.tags(root), model_of(dataset))
     return found[-1] if found else None
 
 
 def put_in_use(root: Path, release: Release, words: str) -> str:
     """Put a version that is known in use again; the name of the new tag."""
-    names = new_tags(git.tags(root), release.model, int(time.time()), version=False)
-    git.put_in_use(root, names, release, words)
+    names = new_tags(git_process.tags(root), release.model, int(time.time()), version=False)
+    git_process.put_in_use(root, names, release, words)
     return names.use
 
 
 def rows(root: Path) -> list[Row]:
     """Every version, by model, the newest first."""
-    tags = git.tags(root)
+    tags = git_process.tags(root)
     models = sorted({tag.name.partition("@")[0].partition("#")[0] for tag in tags if tag.name.startswith(PREFIX)})
     found = []
     for model in models:
@@ -110,13 +127,10 @@ def main(argv: list[str] | None = None) -> int:
         print("no model has a version yet: `python -m flows.retrain` trains, judges and tags the first")
         return 0
     print(_table(found))
-    bare = [row.release.name for row in found if row.use and row.decision == "no verdict"]
-    if bare:
-        print(
-            f"in use without a verdict: {', '.join(bare)}; `python -m flows.retrain` judges its successor",
-            file=sys.stderr,
-        )
-    return 1 if bare else 0
+    objections = [words for row in found if row.use and (words := objection(root, row.release))]
+    for words in objections:
+        print(f"in use: {words}; `python -m flows.retrain` trains and judges its successor", file=sys.stderr)
+    return 1 if objections else 0
 
 
 def _table(found: list[Row]) -> str:

@@ -33,9 +33,9 @@ what it does
   Every line of a stage goes to work/logs/RUN/STAGE.log too.
 
   One chain runs in a workspace at a time: a second one says who runs, or waits with --wait. What a killed one left
-  running is ended before anything starts. A stage holds slots while it runs: of gpu:0 where it
-  uses a GPU, of cpu:MACHINE as many as it keeps cores busy. Chains of one server queue for them, and without one, yours
-  on this machine.
+  running is ended before anything starts. Independent stages run together, as far as there are slots: a stage holds
+  gpu:MACHINE:N where it uses a GPU, and as many of cpu:MACHINE as it keeps cores busy. Chains of one server queue for
+  them, and without one, yours on this machine.
 
 exit codes
   0 everything is up to date   1 a stage failed, or another chain runs   130, 143 stopped

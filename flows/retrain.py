@@ -39,15 +39,19 @@ from flows import (
     chain,
     champion,
     clone,
-    git,
+    git_process,
     graph,
     parts,
     publish,
     registry,
     slots,
 )
+from flows.commandline import MAX_WORKERS
 from flows.graph import Stage
+from flows.place import asked_for
 
+INBOX = "data.inbox"
+"""Where the deployment looks for new photos: nobody needs to have put any there."""
 VERDICTS = Path("work/verdicts")
 """The gate's page on every challenger of this repository; those of promoted ones are committed, too."""
 STATES = {"promote": "Promoted", "keep": "Kept", "equal": "Equal", "refuse": "Refused", "waiting": "NotApproved"}
@@ -91,7 +95,7 @@ def retrain(
     branch: str = "retrain",
     approval_s: int | None = None,
     notify_block: str | None = None,
-    max_workers: int = 1,
+    max_workers: int = MAX_WORKERS,
     sample_parts: int = 1,
     timeouts: list[str] | None = None,
 ) -> State[list[dict[str, Any]]]:
@@ -104,15 +108,18 @@ def retrain(
     approval_s: pause before a promotion for that many seconds until a person has approved it in Prefect's page.
     notify_block: a notification block of the server, `slack-webhook/lab`, which gets the outcomes in words; a failure
         too. A command gets them where the environment names one (flows/announce.py).
-    max_workers: stages at the same time.
+    max_workers: stages at the same time at most, as GPUs and cores allow.
     sample_parts: have workers make the sampled pictures in so many parts; this run waits for them on one more.
     timeouts: `train=360000`: seconds after which a stage is ended, and the retraining has failed.
     """
     limits = tuple(timeouts or ())
-    wishes = Wishes(Path(root or ".").resolve(), branch, max_workers, sample_parts, limits, approval_s)
+    wishes = Wishes(asked_for(root), branch, max_workers, sample_parts, limits, approval_s)
     teller = announce.Teller(notify_block)
     if sample_parts > 1:
         parts.require_deployment()
+    if inbox == INBOX and not Path(inbox).exists():
+        get_run_logger().info(f"{INBOX} is not there: no new photos")
+        inbox = None
     outcomes, failed, name = list[Outcome](), dict[str, UserError](), dataset or "all"
     try:
         with clone.only_one(wishes.root):
@@ -297,7 +304,7 @@ def _code_of(place: Path) -> Iterator[None]:
 
 def _keep_verdict(root: Path, place: Path, dataset: str) -> None:
     """Beside the repository's own results, where it can be read when the clone is gone; by the challenger's commit."""
-    page = root / VERDICTS / f"{dataset}-{git.git(place, 'rev-parse', 'HEAD')[:12]}"
+    page = root / VERDICTS / f"{dataset}-{git_process.git(place, 'rev-parse', 'HEAD')[:12]}"
     shutil.copytree(place / registry.verdict_folder(dataset), page, dirs_exist_ok=True)
     get_run_logger().info(f"the verdict: {page / 'verdict.html'}")
 

@@ -8,11 +8,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-import yaml
-
 from diffretouch.errors import ConfigError, UserError
 from diffretouch.releases import PREFIX, Release, find, line, model_of
-from flows import git, registry
+from flows import git_process, registry
 from flows.commandline import add_root
 
 EPILOG = """\
@@ -38,7 +36,7 @@ def rollback(root: Path, dataset: str, to: str | None, out: Path | None) -> tupl
     """Put an older release in use; it and the new tag. UserError where there is none, its files are gone, or the gate
     has not allowed what it would be used for.
     """
-    tags = git.tags(root)
+    tags = git_process.tags(root)
     model = model_of(dataset.removeprefix(PREFIX))
     used = line(tags, model)
     if not used:
@@ -53,27 +51,10 @@ def rollback(root: Path, dataset: str, to: str | None, out: Path | None) -> tupl
         raise ConfigError(str(error)) from error
     if target == used[-1]:
         raise UserError(f"{target.name} is in use already")
-    _require_verdict(root, target)
+    if words := registry.objection(root, target):
+        raise UserError(f"{words}. Name another with --to, or train and judge one: `python -m flows.retrain`")
     bring(root, target, out)
     return target, registry.put_in_use(root, target, f"{target.name} in use again, in place of {used[-1].name}")
-
-
-def _require_verdict(root: Path, release: Release) -> None:
-    """UserError where the gate has not judged the release, or only for another use than params.yaml names now."""
-    told = registry.verdict(root, release)
-    if told is None or told.get("decision") != "promote":
-        found = "no verdict of the gate" if told is None else f"the verdict {told.get('decision')!r} of the gate"
-        raise UserError(
-            f"{release.name} has {found}, and every model in use has one that promotes it: name another with --to, or "
-            "train and judge one: `python -m flows.retrain`"
-        )
-    use = (yaml.safe_load((root / "params.yaml").read_text()).get("gate") or {}).get("use")
-    if use == "commercial" and told.get("use") != use:
-        raise UserError(
-            f"{release.name} was judged for {told.get('use', 'research')}, and params.yaml's gate.use is {use} now: "
-            "nobody asked whether its licences allow that. Name another with --to, or train and judge one: "
-            "`python -m flows.retrain`"
-        )
 
 
 def bring(root: Path, release: Release, out: Path | None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from tests import real_server  # isort: skip - it sets the environment that Pref
 from prefect.client.orchestration import get_client
 from prefect.deployments import run_deployment
 
+from flows.place import ROOTS
 from tests.fake_chain import ROOT
 
 POOL = "gpu"
@@ -46,9 +48,10 @@ def deploy() -> None:
 
 @contextmanager
 def running(**changes: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A worker with some settings of its own."""
+    """A worker with some settings of its own, that may work in the tests' repositories."""
     words = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--type", "process"]
-    log, environment = Path(real_server.start()[1]) / "worker.log", real_server.environment() | changes
+    log = Path(real_server.start()[1]) / "worker.log"
+    environment = real_server.environment() | {ROOTS: tempfile.gettempdir()} | changes
     with log.open("ab") as file:
         process = subprocess.Popen(words, cwd=ROOT, env=environment, stdout=file, stderr=file)
         try:
@@ -62,10 +65,10 @@ def running(**changes: str) -> Iterator[subprocess.Popen[bytes]]:
                 process.wait()
 
 
-def started(root: Path, **parameters: object) -> UUID:
-    """A run of the deployment `chain/reproduce` for the project."""
+def started(root: Path, name: str = "chain/reproduce", **parameters: object) -> UUID:
+    """A run of that deployment for the project."""
     asked = {"root": str(root), **parameters}
-    return run_deployment("chain/reproduce", parameters=asked, timeout=0, as_subflow=False).id
+    return run_deployment(name, parameters=asked, timeout=0, as_subflow=False).id
 
 
 def state_of(run_id: UUID) -> str:

@@ -24,7 +24,7 @@ from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
 from prefect.client.schemas.schedules import IntervalSchedule
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
-from flows import artifacts, chain, doctor_prefect, family, graph, slots, workspace
+from flows import artifacts, chain, doctor_prefect, family, graph, registry, slots, workspace
 from tests import postgres, real_server, real_worker, tiny_project
 from tests.kill_flow import ROOT, kill_while_running, require_undisturbed, run
 from tests.real_worker import ask, deploy, prefect, started, state_of
@@ -33,7 +33,7 @@ from tests.small_project import dvc, outputs, until, write_params, write_project
 assert flows
 pytestmark = [pytest.mark.xdist_group("prefect"), pytest.mark.slow]
 AUTOMATIONS = ROOT / "flows/automations.yaml"
-CORES = f"cpu:{socket.gethostname()}"
+CORES, GPU = f"cpu:{socket.gethostname()}", f"gpu:{socket.gethostname()}"
 HOSTILE = "a; touch owned; $(touch owned) `touch owned`"
 
 
@@ -78,7 +78,7 @@ def test_two_chains_queue_for_one_gpu(server: str, tmp_path: Path) -> None:
     for root in roots:
         write_project(root)
         write_params(root, runtime="{device: cuda}", datasets="[a]", slow=2)
-        assert slots.needed("train@a", root) == {"gpu:0": 1, CORES: 1}
+        assert slots.needed("train@a", root) == {f"{GPU}:0": 1, CORES: 1}
         assert slots.needed("decode@a", root) == {CORES: 1}
     flows = [run(root, real_server.environment()) for root in roots]
     for flow in flows:
@@ -90,6 +90,8 @@ def test_two_chains_queue_for_one_gpu(server: str, tmp_path: Path) -> None:
         spans.append([float(when) for name, _, when in lines if name in ("train", "train-end")])
     (_, first_end), (second, _) = sorted(spans)
     assert first_end <= second, "both trained at the same time"
+    limits = {limit.name: limit.limit for limit in ask(lambda client: client.read_global_concurrency_limits(99, 0))}
+    assert limits[f"{GPU}:0"] == 1 and limits[CORES] == len(os.sched_getaffinity(0))
 
 
 def text(file: Path) -> str:
@@ -173,6 +175,23 @@ def test_a_worker_runs_schedules_and_cancels(server: str, project: Path, tmp_pat
         ask(lambda client: client.delete_deployment(deployment.id))
     with workspace.hold(project, wait=True):
         assert not family.members(project)
+
+
+@pytest.mark.alone
+def test_a_worker_retrains_and_reports(server: str, tmp_path: Path) -> None:
+    """What is deployed for every week and every night, on the project's own chain, profile tiny."""
+    root = tmp_path / "lab" / "project"
+    tiny_project.write_project(root)
+    deploy()
+    with real_worker.running():
+        week = started(root, "retrain/retrain", dataset="fivek", inbox="data.inbox")  # a folder that nobody has made
+        until(lambda: state_of(week) == "COMPLETED", 600, "the retraining")
+        assert [row.release.name for row in registry.rows(root) if row.use] == ["model-fivek@v1.0.0"]
+        night = started(root, "report/report", rev="retrain")
+        until(lambda: state_of(night) == "COMPLETED", 600, "the report")
+    (page,) = (root / "work/reports").glob("*/index.html")
+    assert "fivek" in page.read_text()
+    assert not family.members(root)
 
 
 @pytest.mark.alone

@@ -17,7 +17,8 @@ import psutil
 import pytest
 from dvc.repo import Repo
 
-from flows import chain, deployed, dvc_process, graph, reproduce, survey
+from diffretouch.errors import ConfigError
+from flows import chain, deployed, dvc_process, graph, place, reproduce, slots, survey
 from tests import kill_flow, real_server
 from tests.small_project import STAGES, calls, dvc, until, write_params, write_project
 
@@ -74,7 +75,42 @@ def test_a_stage_that_ends_while_another_dvc_holds_the_lock_keeps_its_work(proje
         fcntl.flock(other, fcntl.LOCK_EX)
         threading.Timer(5, partial(fcntl.flock, other, fcntl.LOCK_UN)).start()
         assert dvc_process.repro("decode@a", project, lines.append) == "up to date"
-    assert any("another dvc command holds DVC's lock" in line for line in lines)
+
+
+def test_a_stage_waits_for_dvcs_lock_before_it_takes_slots(
+    server: str, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_params(project, datasets="[a]")
+    happened, needed = list[str](), slots.needed
+
+    def asked(stage: str, root: Path) -> dict[str, int]:
+        happened.append("slots")
+        return needed(stage, root)
+
+    def let_go() -> None:
+        happened.append("free")
+        fcntl.flock(other, fcntl.LOCK_UN)
+
+    monkeypatch.setattr(slots, "needed", asked)
+    stages = [stage for stage in graph.read(project) if stage.name == "decode@a"]
+    with (project / ".dvc/tmp/lock").open("a+") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        threading.Timer(8, let_go).start()
+        results = chain.run(stages, project)
+    assert [result.outcome for result in results] == ["ran"] and happened == ["free", "slots"]
+
+
+def test_a_server_chooses_no_repository_whose_commands_are_run(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project)
+    other = project.parent / "other"
+    assert place.asked_for(str(other)) == other  # a person's own command
+    monkeypatch.setenv("PREFECT__RUNTIME__DEPLOYMENT__ID", "some")
+    assert place.asked_for(None) == place.asked_for(str(project / ".dvc")).parent == project
+    for folder in (other, project / "..", project.with_name("project-2")):
+        with pytest.raises(ConfigError, match="lies neither in"):
+            place.asked_for(str(folder))
+    monkeypatch.setenv(place.ROOTS, f"/nowhere:{other}")
+    assert place.asked_for(str(other / "clone")) == other / "clone"
 
 
 def test_a_dataset_whose_name_a_shell_would_read_is_refused(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,7 @@ import yaml
 
 from diffretouch.errors import UserError
 from diffretouch.releases import NewTags, Release, Tag, find, line, new_tags, releases
-from flows import git, lineage, registry, rollback
+from flows import doctor_dvc, git_process, lineage, registry, rollback
 from tests import model_project
 from tests.model_project import ROOT, dvc, run, set_steps
 
@@ -79,9 +79,9 @@ def release_now(root: Path, decision: str = "promote") -> Release:
     run(root, "git", "add", "-A")
     run(root, "git", "commit", "-qm", "A model")
     commit = run(root, "git", "rev-parse", "HEAD").strip()
-    names = new_tags(git.tags(root), "model-fivek", int(time.time()), version=True)
-    git.put_in_use(root, names, Release("model-fivek", "", commit), "in use")
-    return find(git.tags(root), "fivek")
+    names = new_tags(git_process.tags(root), "model-fivek", int(time.time()), version=True)
+    git_process.put_in_use(root, names, Release("model-fivek", "", commit), "in use")
+    return find(git_process.tags(root), "fivek")
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +125,7 @@ def test_dvc_gto_and_git_agree_and_rollback_restores(
     assert rollback.main(["fivek", "--root", str(project)]) == 1
     assert "model-fivek@v1.0.0 is the first" in capsys.readouterr().err
     assert rollback.main(["model-fivek", "--root", str(project), "--to", "2"]) == 0
-    assert registry.in_use(project, "fivek") == find(git.tags(project), "fivek@v2")
+    assert registry.in_use(project, "fivek") == find(git_process.tags(project), "fivek@v2")
 
 
 def test_a_model_that_the_gate_has_not_allowed_is_not_put_in_use(
@@ -137,7 +137,7 @@ def test_a_model_that_the_gate_has_not_allowed_is_not_put_in_use(
     assert "was judged for research, and params.yaml's gate.use is commercial now" in capsys.readouterr().err
     (project / "params.yaml").write_text(text)
     bare = run(project, "git", "rev-list", "--max-parents=0", "HEAD").strip()
-    git.put_in_use(
+    git_process.put_in_use(
         project,
         NewTags("model-fivek@v3.0.0", "model-fivek#prod#9", 1_000_000_000),
         Release("model-fivek", "", bare),
@@ -145,7 +145,7 @@ def test_a_model_that_the_gate_has_not_allowed_is_not_put_in_use(
     )
     assert rollback.main(["fivek", "--root", str(project), "--to", "v3"]) == 1
     assert "model-fivek@v3.0.0 has no verdict of the gate" in capsys.readouterr().err
-    assert registry.in_use(project, "fivek") == find(git.tags(project), "fivek@v2")
+    assert registry.in_use(project, "fivek") == find(git_process.tags(project), "fivek@v2")
 
 
 def test_who_has_no_name_in_git_can_go_back(project: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_a_model_whose_files_are_gone_is_not_put_in_use(project: Path, capsys: p
     shutil.rmtree(project / ".dvc/cache")
     assert rollback.main(["fivek", "--root", str(project)]) == 1
     assert "neither DVC's cache here nor a remote has it" in capsys.readouterr().err
-    assert registry.in_use(project, "fivek") == find(git.tags(project), "fivek@v2")
+    assert registry.in_use(project, "fivek") == find(git_process.tags(project), "fivek@v2")
 
 
 @pytest.mark.parametrize(
@@ -177,13 +177,13 @@ def test_a_model_whose_files_are_gone_is_not_put_in_use(project: Path, capsys: p
 def test_rollback_answers_mistakes(
     built: Path, words: list[str], code: int, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before = git.tags(built)
+    before = git_process.tags(built)
     assert (
         rollback.main(["--root", str(built), "--", *words] if len(words) == 1 else [*words, "--root", str(built)])
         == code
     )
     assert said in capsys.readouterr().err
-    assert git.tags(built) == before
+    assert git_process.tags(built) == before
     assert not (built / "hacked").exists() and not (Path.cwd() / "hacked").exists()
 
 
@@ -198,7 +198,7 @@ def test_lineage_names_data_parameters_code_numbers_and_verdict(
     assert entry["md5"] in found["data"]["tree"]
     assert found["data"]["corpus"] == {"name": "toy", "provenance": "real", "licence": "CC0"}
     assert found["parameters"]["train"]["steps"] == 500
-    assert found["code"]["commit"] == find(git.tags(built), "fivek@1").commit
+    assert found["code"]["commit"] == find(git_process.tags(built), "fivek@1").commit
     assert found["metrics"] == {"test": {"expert": {"quality": {"mean": 500}}}}
     assert found["verdict"]["decision"] == "promote"
     assert lineage.main(["fivek", "--root", str(built)]) == 0
@@ -219,10 +219,21 @@ def test_the_list_says_what_is_in_use_and_why(built: Path, capsys: pytest.Captur
 def test_a_model_in_use_without_a_verdict_is_told(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bare = run(project, "git", "rev-list", "--max-parents=0", "HEAD").strip()
     names = NewTags(None, "model-fivek#prod#9", 2_100_000_000)
-    git.put_in_use(project, names, Release("model-fivek", "", bare), "by hand")
+    git_process.put_in_use(project, names, Release("model-fivek", "", bare), "by hand")
     assert registry.main(["--root", str(project)]) == 1
     said = capsys.readouterr()
-    assert f"model-fivek@{bare[:10]}" in said.out and "in use without a verdict" in said.err
+    assert f"model-fivek@{bare[:10]}" in said.out and "has no verdict of the gate" in said.err
+
+
+def test_a_model_in_use_for_more_than_it_was_judged_for_is_told(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (project / "params.yaml").read_text()
+    (project / "params.yaml").write_text(text.replace("use: research", "use: commercial"))
+    assert registry.main(["--root", str(project)]) == 1
+    assert "was judged for research, and params.yaml's gate.use is commercial now" in capsys.readouterr().err
+    (found,) = doctor_dvc._models(project)
+    assert found.level == "fault" and "was judged for research" in found.what
 
 
 def test_an_empty_registry_says_what_to_type(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import json
 import os
 import shutil
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -21,7 +22,7 @@ import yaml
 from diffretouch.config import load
 from diffretouch.errors import ConfigError, UserError
 from diffretouch.gating import Verdict
-from flows import announce, approval, clone, family, git, registry, retrain_command, rollback
+from flows import announce, approval, clone, family, git_process, registry, retrain_command, rollback, slots
 from tests import model_project, tiny_project
 from tests.model_project import ROOT, add_photo, dvc, run, set_steps
 from tests.small_project import until
@@ -37,9 +38,11 @@ from tests import test_retrain
 retrain.gate = test_retrain.by_quality
 def crash(*words):
     os._exit(9)
-publish.tag = crash
-retrain_command.main(sys.argv[1:])
+where, name = sys.argv[1].split(".")
+setattr(sys.modules[f"flows.{where}"], name, crash)
+retrain_command.main(sys.argv[2:])
 """
+"""At which of these the process dies: before anything but files is published, and when the clone has its tags."""
 
 
 def by_quality(dataset: str, challenger: Path, champion: Path | None, out: Path) -> Verdict:
@@ -94,7 +97,7 @@ def retrained(root: Path, *words: str) -> int:
 
 
 def tags(root: Path) -> list[str]:
-    return sorted(tag.name for tag in git.tags(root))
+    return sorted(tag.name for tag in git_process.tags(root))
 
 
 def clones(root: Path) -> list[str]:
@@ -200,17 +203,18 @@ def test_new_photos_are_decoded_learned_from_and_judged_by_the_real_gate(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("point", ["publish.tag", "publish.bring"])
 def test_a_crash_between_push_and_tag_is_repaired_by_running_again(
-    server: str, project: Path, capsys: pytest.CaptureFixture[str]
+    server: str, project: Path, capsys: pytest.CaptureFixture[str], point: str
 ) -> None:
     words = ["--root", str(project), "--dataset", "fivek"]
     environment = os.environ | {"PREFECT_API_URL": server, "PYTHONPATH": str(ROOT)}
     died = subprocess.run(
-        [sys.executable, "-c", CRASH, *words], cwd=ROOT, env=environment, capture_output=True, text=True
+        [sys.executable, "-c", CRASH, point, *words], cwd=ROOT, env=environment, capture_output=True, text=True
     )
     assert died.returncode == 9, died.stderr
     assert any((project.parent / "store/files").rglob("*"))  # pushed
-    assert tags(project) == [] and git.commit_of(project, "retrain") is None  # and nothing else
+    assert tags(project) == [] and git_process.commit_of(project, "retrain") is None  # and nothing else
     assert len(clones(project)) == 1
     calls = project / clone.PLACE / clones(project)[0] / "calls.log"
     calls.unlink()
@@ -237,13 +241,22 @@ def _follow(calls: Path, seen: list[str]) -> None:
 def test_a_person_may_say_no_and_later_yes(
     server: str, project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    answers = threading.Thread(target=_answer, args=(False, True))
+    held = list[str]()
+    monkeypatch.setattr(slots, "needed", lambda *_: {"gpu:judge": 1})
+
+    def free() -> None:
+        """Nothing is held while a person is waited for."""
+        with slots.held({"gpu:judge": 1}, "another", held.append):
+            held.append("free")
+
+    answers = threading.Thread(target=contextvars.copy_context().run, args=(_answer, free, False, True))
     answers.start()
     assert retrained(project, "--approval", "120") == 0
     assert "fivek: waiting: not approved: 500 against None" in capsys.readouterr().out
     assert tags(project) == [] and len(clones(project)) == 1
     assert retrained(project, "--approval", "120") == 0
     answers.join(30)
+    assert held == ["free", "free"]
     assert "model-fivek@v1.0.0 is in use" in capsys.readouterr().out
 
 
@@ -255,10 +268,10 @@ def test_a_promotion_that_nobody_answers_puts_nothing_in_use(
     assert retrained(project, "--approval", "5") == 1
     said = capsys.readouterr().err
     assert "nobody answered within 5 s. 500 against None" in said and f"{clones(project)[0]}. Run the same" in said
-    assert tags(project) == [] and git.commit_of(project, "retrain") is None
+    assert tags(project) == [] and git_process.commit_of(project, "retrain") is None
 
 
-def _answer(*decisions: bool) -> None:
+def _answer(asked: Callable[[], None], *decisions: bool) -> None:
     """What a person does in Prefect's page, once for each pause."""
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
@@ -272,6 +285,7 @@ def _answer(*decisions: bool) -> None:
             while not (runs := client.read_flow_runs(flow_run_filter=paused, sort=FlowRunSort.ID_DESC, limit=9)):
                 assert time.monotonic() < end, "no run paused"
                 time.sleep(0.5)
+            asked()
             client.resume_flow_run(runs[0].id, run_input={"promote": decision, "words": "seen"})
             time.sleep(3)
 

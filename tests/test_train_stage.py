@@ -20,6 +20,7 @@ import pytest
 import yaml
 
 from diffretouch.model import RetouchPipeline
+from tests.real_server import free_port
 from tests.test_model_start import WEIGHTS, save_base, settings, sha256
 from tests.train_start import STEPS, write_start
 
@@ -222,20 +223,23 @@ def test_another_run_in_between_takes_nothing_from_one_that_was_stopped(
 def test_two_processes_train_like_one_with_the_doubled_batch(start: Path, tmp_path: Path) -> None:
     """gloo on the CPU: the same losses to rounding, whether this package starts the processes or torchrun does.
 
-    `accelerate launch` starts them through torchrun, on machines with GPUs; without, it starts a single one.
+    `accelerate launch` starts them through torchrun, one command a machine, where there are GPUs; here two machines are
+    played by one.
     """
     found = {}
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    launched = [*torchrun, "-m", "diffretouch", "train", "fivek"]
-    for name, command, processes, batch in (
-        ("one", COMMAND, 1, 4),
-        ("two", COMMAND, 2, 2),
-        ("launched", launched, 1, 2),
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc_per_node", "1"]
+    meet = ["--master_addr", "127.0.0.1", "--master_port", str(free_port())]
+    machines = [[*torchrun, *meet, "--node_rank", rank, "-m", "diffretouch", "train", "fivek"] for rank in "01"]
+    for name, commands, processes, batch in (
+        ("one", [COMMAND], 1, 4),
+        ("two", [COMMAND], 2, 2),
+        ("launched", machines, 1, 2),
     ):
         root = copy(start, tmp_path / name)
         set_params(root, {"batch_size": batch, "steps": 8, "log_every": 1}, {"processes": processes})
-        done = subprocess.run(command, cwd=root, check=False, capture_output=True, text=True, timeout=180)
-        assert done.returncode == 0, done.stderr
+        started = [subprocess.Popen(command, cwd=root, stderr=subprocess.PIPE, text=True) for command in commands]
+        said = [process.communicate(timeout=180)[1] for process in started]
+        assert not any(process.returncode for process in started), said
         found[name] = history(root)
     one = found.pop("one")
     for name, other in found.items():

@@ -44,11 +44,14 @@ def _check(params: Params, root: Path, dataset: str) -> list[Finding]:
             )
         )
     licences = Counter(photo.licence or "unknown" for photo in photos)
+    area_ = f"licence {dataset}"
     words = "; ".join(f"{licence}: {count}" for licence, count in licences.most_common(SHOWN))
     known = not licences["unknown"] or card.licence
-    found.append(
-        Finding("good" if known else "note", f"licence {dataset}", f"{words}. Corpus: {card.licence or 'unknown'}")
+    told = f"{words}. Corpus: {card.licence or 'unknown'}"
+    where = (
+        f"diffretouch ingest {dataset} FOLDER with its licence lists, or a column licence in data/{dataset}/photos.csv"
     )
+    found.append(Finding("good", area_, told) if known else Finding("note", area_, told, where))
     return [*found, *_quarantined(root, dataset)]
 
 
@@ -62,7 +65,7 @@ def _quarantined(root: Path, dataset: str) -> list[Finding]:
     if not states["quarantined"]:
         return [Finding("good", f"corpus {dataset}", f"decoded: all {states['ok']} photos")]
     words = f"decode could not use {states['quarantined']} of {states.total()} photos"
-    return [Finding("note", f"corpus {dataset}", words, "the reasons stand in reports/index.html")]
+    return [Finding("note", f"corpus {dataset}", words, "dvc repro report, then see the reasons in reports/index.html")]
 
 
 def _some(names: list[str]) -> str:

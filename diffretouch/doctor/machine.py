@@ -107,9 +107,9 @@ def check_machine(params: Params, found: list[Gpu] | None = None, ram: int | Non
     mend = "train.optimiser adamw8bit, smaller train.channels, or diffretouch profile cpu"
     if least > memory:
         return [Finding("fault", "memory", f"{needs}, more than there is ({place})", mend)]
-    found_ = [
-        Finding("note" if least > TIGHT * memory else "good", "memory", f"{needs}, activations not counted; {place}")
-    ]
+    words = f"{needs}, activations not counted; {place}"
+    tight = least > TIGHT * memory
+    found_ = [Finding("note", "memory", words, mend) if tight else Finding("good", "memory", words)]
     if uses_gpu and params.runtime.processes > len(cards):
         words = f"runtime.processes is {params.runtime.processes}, and there are {len(cards)} GPUs"
         found_.append(Finding("fault", "GPU", words, f"set it to {len(cards)} in params.yaml"))

@@ -1,4 +1,7 @@
-"""`git` as a child process, by argument lists: no word of a person's ever meets a shell."""
+"""`git` as a child process, by argument lists: no word of a person's ever meets a shell.
+
+Not git.py: Prefect puts the folder of a deployment's flow first on Python's path, where DVC may look for GitPython.
+"""
 
 from __future__ import annotations
 
