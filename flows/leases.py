@@ -9,19 +9,25 @@ from __future__ import annotations
 
 import contextvars
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
+from typing import ParamSpec, TypeVar
 from uuid import UUID
 
 import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
+P = ParamSpec("P")
+T = TypeVar("T")
 LEASE_S = 60
 """The shortest that Prefect gives."""
 RENEW_S = 15
+BUSY_S = 5
 GIVE_BACK_S = 10
 """How long the end of a stage waits for a server that does not answer."""
 
@@ -41,11 +47,11 @@ def leased(name: str, count: int, default: int, say: Callable[[str], None]) -> I
         NotFreeError: others hold them, or the limit has none.
         httpx.HTTPError: the server does not answer as it should.
     """
-    with get_client(sync_client=True) as client:
-        first = _taken(client, name, count, default)
     done = threading.Event()
-    # with this thread's context, in which Prefect finds its settings
-    context = contextvars.copy_context()
+    with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
+        with get_client(sync_client=True) as client:
+            first = _taken(client, name, count, default)
+        context = contextvars.copy_context()
     keeper = threading.Thread(target=context.run, args=(_keep, first, name, count, default, done, say), daemon=True)
     keeper.start()
     try:
@@ -61,7 +67,8 @@ def _taken(client: SyncPrefectClient, name: str, count: int, default: int) -> UU
     if there == 0:
         raise NotFreeError(f", which has no slots: `prefect gcl update {name} --limit N` gives it some")
     try:
-        answer = client.increment_concurrency_slots_with_lease([name], min(count, there), "concurrency", LEASE_S).json()
+        take = client.increment_concurrency_slots_with_lease
+        answer = _patiently(take, [name], min(count, there), "concurrency", LEASE_S).json()
     except httpx.HTTPStatusError as error:
         # the second: somebody has changed the limit between these two requests
         if error.response.status_code in (HTTPStatus.LOCKED, HTTPStatus.UNPROCESSABLE_ENTITY):
@@ -69,7 +76,7 @@ def _taken(client: SyncPrefectClient, name: str, count: int, default: int) -> UU
         raise
     lease = UUID(answer["lease_id"])
     if not answer["limits"]:
-        client.release_concurrency_slots_with_lease(lease)
+        _patiently(client.release_concurrency_slots_with_lease, lease)
         raise NotFreeError(", which somebody has removed")
     return lease
 
@@ -77,10 +84,10 @@ def _taken(client: SyncPrefectClient, name: str, count: int, default: int) -> UU
 def _slots(client: SyncPrefectClient, name: str, default: int) -> int:
     """How many the limit has."""
     try:
-        return client.read_global_concurrency_limit_by_name(name).limit
+        return _patiently(client.read_global_concurrency_limit_by_name, name).limit
     except ObjectNotFound:
         try:
-            client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=name, limit=default))
+            _patiently(client.create_global_concurrency_limit, GlobalConcurrencyLimitCreate(name=name, limit=default))
         except ObjectAlreadyExists:
             return _slots(client, name, default)  # another chain was faster
     return default
@@ -96,7 +103,7 @@ def _keep(first: UUID, name: str, count: int, default: int, done: threading.Even
                     lease = _taken(client, name, count, default)
                     say(f"{name} is held again")
                 else:
-                    client.renew_concurrency_lease(lease, LEASE_S)
+                    _patiently(client.renew_concurrency_lease, lease, LEASE_S)
             except NotFreeError:
                 continue
             except httpx.HTTPError as error:
@@ -106,9 +113,24 @@ def _keep(first: UUID, name: str, count: int, default: int, done: threading.Even
                     say(f"the server has let {name} go, which this stage goes on to use; it is taken again when free")
         if lease is not None:
             try:
-                client.release_concurrency_slots_with_lease(lease)
+                _patiently(client.release_concurrency_slots_with_lease, lease)
             except httpx.HTTPError as error:
                 say(f"{name} could not be given back, and is free when its lease has run out: {error}")
+
+
+def _patiently(request: Callable[P, T], *words: P.args, **named: P.kwargs) -> T:
+    """What the server answers when it is not busy.
+
+    One with SQLite says so at once where two write at the same moment; Prefect's client would ask again after 2 s.
+    """
+    end = time.monotonic() + BUSY_S
+    while True:
+        try:
+            return request(*words, **named)
+        except httpx.HTTPStatusError as error:
+            if error.response.status_code != HTTPStatus.SERVICE_UNAVAILABLE or time.monotonic() > end:
+                raise
+        time.sleep(0.1)
 
 
 def _status(error: httpx.HTTPError) -> int | None:
