@@ -32,9 +32,13 @@ def publish(rows: list[dict[str, Any]], datasets: Iterable[str], root: Path, who
 
 
 def link(page: Path) -> None:
-    """The way to a report: where it lies, since a page that came from a server may not open a file."""
-    words = f"On {socket.gethostname()}, in a browser there: {page.as_uri()}"
-    create_markdown_artifact(words, key="report", description="The report")
+    """The way to a report."""
+    create_markdown_artifact(way(page), key="report", description="The report")
+
+
+def way(page: Path) -> str:
+    """Where a page lies, in words: a browser does not open a file from a page that came from a server."""
+    return f"On {socket.gethostname()}, in a browser there: {page.as_uri()}"
 
 
 def key(name: str) -> str:

@@ -12,8 +12,8 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows import artifacts, dvc_process, parts, slots, workspace
 from flows.commandline import MAX_WORKERS
-from flows.dvc_process import DvcBusy
+from flows.dvc_process import DvcBusy, Stopped
 from flows.graph import Stage
 from flows.survey import survey
 
@@ -67,7 +67,13 @@ class _Run:
     """What the tasks of one run share. No dataclass, or Prefect would look through it for futures and copy it."""
 
     def __init__(
-        self, root: Path, unchanged: frozenset[str], timeouts: Mapping[str, float], total: int, sample_parts: int
+        self,
+        root: Path,
+        unchanged: frozenset[str],
+        timeouts: Mapping[str, float],
+        total: int,
+        max_workers: int,
+        sample_parts: int,
     ) -> None:
         self.root, self.unchanged, self.timeouts, self.total = root, unchanged, timeouts, total
         self.sample_parts = sample_parts
@@ -82,10 +88,22 @@ class _Run:
         # typed as if it might be awaited, which it is not in a flow that is no coroutine
         self.progress: Any = create_progress_artifact(0.0, description="stages") if len(unchanged) < total else None
         self._done, self._lock = 0, threading.Lock()
+        self._turns = threading.Semaphore(max_workers)
 
     def log_file(self, stage: str) -> Path:
         """Where a stage's lines go."""
         return self.logs / f"{re.sub(r'[^A-Za-z0-9@._-]+', '-', stage)}.log"
+
+    @contextmanager
+    def turn(self, stage: str) -> Iterator[None]:
+        """Be one of the stages that run at the same time; Stopped where the flow is stopped before its turn."""
+        while not self._turns.acquire(timeout=1):
+            if dvc_process.stopping():
+                raise Stopped(f"{stage} was stopped before its turn")
+        try:
+            yield
+        finally:
+            self._turns.release()
 
     def nothing_to_do(self, stage: Stage) -> bool:
         """Whether DVC said at the start that the stage is up to date, and nothing it reads has moved since."""
@@ -135,8 +153,9 @@ def _repro(stage: str, run: _Run) -> str:
     if run.sample_parts > 1 and stage.partition("@")[0] == "sample" and stage not in run.shared:
         parts.share(stage, run.root, run.sample_parts, logger.info, limit)
         run.shared.add(stage)
-    dvc_process.await_lock(run.root, logger.info)  # without slots that others could use meanwhile
     with ExitStack() as stack:
+        stack.enter_context(run.turn(stage))
+        dvc_process.await_lock(run.root, logger.info)  # without slots that others could use meanwhile
         stack.enter_context(slots.held(slots.needed(stage, run.root), stage, logger.info))
         file.parent.mkdir(parents=True, exist_ok=True)
         log = stack.enter_context(file.open("a", encoding="utf-8", buffering=1))
@@ -154,6 +173,7 @@ def reproduce(
     root: Path,
     outcomes: Outcomes,
     timeouts: Mapping[str, float] | None = None,
+    max_workers: int = MAX_WORKERS,
     sample_parts: int = 1,
     whose: str = "",
 ) -> State[None]:
@@ -168,7 +188,7 @@ def reproduce(
             f"the data beside {file} are not the corpus that it names. Stages take them as they are and {file} stays; "
             f"`dvc commit {file}`, or a plain `dvc repro`, adopts them"
         )
-    run = _Run(root, found.unchanged, timeouts or {}, len(stages), sample_parts)
+    run = _Run(root, found.unchanged, timeouts or {}, len(stages), max_workers, sample_parts)
     workspace.keep(root)
     futures: dict[str, PrefectFuture[State[None]]] = {}
     try:
@@ -224,10 +244,11 @@ def run_held(
     if sample_parts > 1:
         parts.require_deployment()
     _start_server()
-    runner: Any = ThreadPoolTaskRunner(max_workers=max_workers)
+    # a thread a stage: one that waits for others waits in its thread, in the place of one that could run
+    runner: Any = ThreadPoolTaskRunner(max_workers=max(1, len(stages)))
     outcomes = Outcomes()
     state: State[Any] = reproduce.with_options(task_runner=runner)(
-        stages, root, outcomes, timeouts, sample_parts, whose, return_state=True
+        stages, root, outcomes, timeouts, max_workers, sample_parts, whose, return_state=True
     )
     if not outcomes.results and not state.is_completed():
         state.result()  # raises what kept the flow from its end

@@ -142,7 +142,12 @@ def _models(root: Path) -> Iterator[Finding]:
     if not rows:
         yield Finding("note", "models", "none is in use", "python -m flows.retrain")
     for row in rows:
-        if words := registry.objection(root, row.release):
+        try:
+            words = registry.objection(root, row.release)
+        except UserError as error:
+            yield Finding("fault", "models", f"{row.release.name} is in use: {error}", "diffretouch profile cpu")
+            continue
+        if words:
             yield Finding(
                 "fault", "models", f"in use: {words}", f"python -m flows.retrain --dataset {row.release.dataset}"
             )

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
-from typing import ParamSpec, TypeVar
+from typing import TypeVar
 from uuid import UUID
 
 import httpx
@@ -22,14 +22,14 @@ from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
-P = ParamSpec("P")
 T = TypeVar("T")
 LEASE_S = 60
 """The shortest that Prefect gives."""
-RENEW_S = 15
+RENEW_S, ANSWER_S = 10, 10
+"""So two renewals may be lost, each for as long as the server is waited for."""
 BUSY_S = 5
 GIVE_BACK_S = 10
-"""How long the end of a stage waits for a server that does not answer."""
+"""How long the end of a stage waits, for each limit, for a server that does not answer."""
 
 
 class NotFreeError(Exception):
@@ -49,7 +49,7 @@ def leased(name: str, count: int, default: int, say: Callable[[str], None]) -> I
     """
     done = threading.Event()
     with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
-        with get_client(sync_client=True) as client:
+        with _client() as client:
             first = _taken(client, name, count, default)
         context = contextvars.copy_context()
     keeper = threading.Thread(target=context.run, args=(_keep, first, name, count, default, done, say), daemon=True)
@@ -61,14 +61,28 @@ def leased(name: str, count: int, default: int, say: Callable[[str], None]) -> I
         keeper.join(GIVE_BACK_S)
 
 
+def _client() -> SyncPrefectClient:
+    """One of our own, and not what a task's context shares; that one waits for a minute, and 2 s after each 503."""
+    return get_client(
+        sync_client=True, httpx_settings={"timeout": ANSWER_S, "event_hooks": {"response": [_refuse_busy]}}
+    )
+
+
+def _refuse_busy(response: httpx.Response) -> None:
+    """Raise for a 503 here, before Prefect's client sleeps."""
+    if response.status_code == HTTPStatus.SERVICE_UNAVAILABLE:
+        response.read()
+        response.raise_for_status()
+
+
 def _taken(client: SyncPrefectClient, name: str, count: int, default: int) -> UUID:
     """A new lease."""
     there = _slots(client, name, default)
     if there == 0:
         raise NotFreeError(f", which has no slots: `prefect gcl update {name} --limit N` gives it some")
+    take = client.increment_concurrency_slots_with_lease
     try:
-        take = client.increment_concurrency_slots_with_lease
-        answer = _patiently(take, [name], min(count, there), "concurrency", LEASE_S).json()
+        answer = _answer(lambda: take([name], min(count, there), "concurrency", LEASE_S).json())
     except httpx.HTTPStatusError as error:
         # the second: somebody has changed the limit between these two requests
         if error.response.status_code in (HTTPStatus.LOCKED, HTTPStatus.UNPROCESSABLE_ENTITY):
@@ -76,7 +90,7 @@ def _taken(client: SyncPrefectClient, name: str, count: int, default: int) -> UU
         raise
     lease = UUID(answer["lease_id"])
     if not answer["limits"]:
-        _patiently(client.release_concurrency_slots_with_lease, lease)
+        _answer(lambda: client.release_concurrency_slots_with_lease(lease))
         raise NotFreeError(", which somebody has removed")
     return lease
 
@@ -84,10 +98,11 @@ def _taken(client: SyncPrefectClient, name: str, count: int, default: int) -> UU
 def _slots(client: SyncPrefectClient, name: str, default: int) -> int:
     """How many the limit has."""
     try:
-        return _patiently(client.read_global_concurrency_limit_by_name, name).limit
+        return _answer(lambda: client.read_global_concurrency_limit_by_name(name)).limit
     except ObjectNotFound:
+        limit = GlobalConcurrencyLimitCreate(name=name, limit=default)
         try:
-            _patiently(client.create_global_concurrency_limit, GlobalConcurrencyLimitCreate(name=name, limit=default))
+            _answer(lambda: client.create_global_concurrency_limit(limit))
         except ObjectAlreadyExists:
             return _slots(client, name, default)  # another chain was faster
     return default
@@ -96,42 +111,48 @@ def _slots(client: SyncPrefectClient, name: str, default: int) -> int:
 def _keep(first: UUID, name: str, count: int, default: int, done: threading.Event, say: Callable[[str], None]) -> None:
     """Renew the lease until it is done, and give it back."""
     lease: UUID | None = first
-    with get_client(sync_client=True) as client:
+    with _client() as client:
         while not done.wait(RENEW_S):
-            try:
-                if lease is None:
+            if lease is None:
+                try:
                     lease = _taken(client, name, count, default)
                     say(f"{name} is held again")
-                else:
-                    _patiently(client.renew_concurrency_lease, lease, LEASE_S)
-            except NotFreeError:
-                continue
-            except httpx.HTTPError as error:
-                # any other is asked again: a lease outlives three that are lost
-                if _status(error) in (HTTPStatus.GONE, HTTPStatus.NOT_FOUND):
-                    lease = None
-                    say(f"the server has let {name} go, which this stage goes on to use; it is taken again when free")
+                except (NotFreeError, httpx.HTTPError):
+                    pass  # asked again
+            elif _is_gone(client, lease):
+                lease = None
+                say(f"the server has let {name} go, which this stage goes on to use; it is taken again when free")
         if lease is not None:
+            ours = lease
             try:
-                _patiently(client.release_concurrency_slots_with_lease, lease)
+                _answer(lambda: client.release_concurrency_slots_with_lease(ours))
             except httpx.HTTPError as error:
                 say(f"{name} could not be given back, and is free when its lease has run out: {error}")
 
 
-def _patiently(request: Callable[P, T], *words: P.args, **named: P.kwargs) -> T:
-    """What the server answers when it is not busy.
+def _is_gone(client: SyncPrefectClient, lease: UUID) -> bool:
+    """Whether the server knows the lease no more, which is renewed otherwise, or asked for again the next time."""
+    try:
+        _answer(lambda: client.renew_concurrency_lease(lease, LEASE_S))
+    except httpx.HTTPStatusError as error:
+        return error.response.status_code == HTTPStatus.GONE
+    except httpx.HTTPError:
+        pass
+    return False
 
-    One with SQLite says so at once where two write at the same moment; Prefect's client would ask again after 2 s.
+
+def _answer(request: Callable[[], T]) -> T:
+    """What the server says when it is not busy: one with SQLite refuses at once where two write at the same moment.
+
+    httpx.HTTPError where it says nothing of the kind, be it a page of a proxy's.
     """
     end = time.monotonic() + BUSY_S
     while True:
         try:
-            return request(*words, **named)
+            return request()
         except httpx.HTTPStatusError as error:
             if error.response.status_code != HTTPStatus.SERVICE_UNAVAILABLE or time.monotonic() > end:
                 raise
+        except ValueError as error:
+            raise httpx.DecodingError(f"not an answer of Prefect's: {error}") from error
         time.sleep(0.1)
-
-
-def _status(error: httpx.HTTPError) -> int | None:
-    return error.response.status_code if isinstance(error, httpx.HTTPStatusError) else None

@@ -10,14 +10,14 @@ from prefect.runtime import deployment
 from diffretouch.errors import ConfigError
 
 ROOTS = "DIFFRETOUCH_ROOTS"
-"""Folders of the repositories that a worker may work in beside its deployment's own, separated by colons."""
+"""Folders of repositories that a deployment's run may work in beside its own, separated by colons."""
 
 
 def asked_for(root: str | None) -> Path:
     """The repository `root`; the current folder without one.
 
-    Commands of a repository's dvc.yaml are executed, and who may start runs on a server is not to choose whose:
-    ConfigError where a deployment's run asks for another than its folder, what lies in it, or in those of ROOTS.
+    Commands of a repository's dvc.yaml are executed, and no parameter of a run is to choose whose: ConfigError where a
+    deployment's run asks for another than its folder, what lies in it, or in those of ROOTS.
     """
     here, place = Path().resolve(), Path(root or ".").resolve()
     if deployment.id:
@@ -25,6 +25,6 @@ def asked_for(root: str | None) -> Path:
         if not any(folder == place or folder in place.parents for folder in allowed):
             raise ConfigError(
                 f"{place} lies neither in {here}, the deployment's folder, nor in those that {ROOTS} names in the "
-                "worker's environment"
+                "run's environment"
             )
     return place

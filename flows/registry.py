@@ -59,18 +59,31 @@ def verdict(root: Path, release: Release) -> dict[str, Any] | None:
 
 
 def objection(root: Path, release: Release) -> str:
-    """Why a model may not be in use; empty where the gate promoted it for the use that params.yaml names now."""
+    """Why a model may not be in use; empty where the gate promoted it for the use that params.yaml names now.
+
+    UserError where params.yaml names none.
+    """
     told = verdict(root, release)
     if told is None or told.get("decision") != "promote":
         found = "no verdict of the gate" if told is None else f"the verdict {told.get('decision')!r} of the gate"
         return f"{release.name} has {found}, and every model in use has one that promotes it"
-    use = (yaml.safe_load((root / "params.yaml").read_text()).get("gate") or {}).get("use")
+    use = _wanted_use(root)
     if use == "commercial" and told.get("use") != use:
         return (
             f"{release.name} was judged for {told.get('use', 'research')}, and params.yaml's gate.use is {use} now: "
             "nobody asked whether its licences allow that"
         )
     return ""
+
+
+def _wanted_use(root: Path) -> str:
+    """params.yaml's gate.use, whatever else is in it; UserError where it cannot be read."""
+    try:
+        return str(yaml.safe_load((root / "params.yaml").read_text())["gate"]["use"])
+    except (OSError, yaml.YAMLError, TypeError, KeyError) as error:
+        raise UserError(
+            f"params.yaml does not say gate.use ({error!r}); `diffretouch profile cpu` writes a whole one"
+        ) from error
 
 
 def known(root: Path, dataset: str) -> list[Release]:
@@ -127,7 +140,11 @@ def main(argv: list[str] | None = None) -> int:
         print("no model has a version yet: `python -m flows.retrain` trains, judges and tags the first")
         return 0
     print(_table(found))
-    objections = [words for row in found if row.use and (words := objection(root, row.release))]
+    try:
+        objections = [words for row in found if row.use and (words := objection(root, row.release))]
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
     for words in objections:
         print(f"in use: {words}; `python -m flows.retrain` trains and judges its successor", file=sys.stderr)
     return 1 if objections else 0

@@ -84,6 +84,7 @@ class Wishes:
     max_workers: int
     sample_parts: int
     timeouts: tuple[str, ...]
+    settle_s: int
     approval_s: int | None
 
 
@@ -91,6 +92,7 @@ class Wishes:
 def retrain(
     dataset: str | None = None,
     inbox: str | None = None,
+    settle_s: int = 0,
     root: str | None = None,
     branch: str = "retrain",
     approval_s: int | None = None,
@@ -103,6 +105,7 @@ def retrain(
 
     dataset: one of params.yaml's; all of them, one after the other, without it.
     inbox: folder with new photos of `dataset`, or with a folder of new photos for each.
+    settle_s: photos of the inbox that were written within so many seconds are left there for the next time.
     root: the repository; the current folder without it.
     branch: where commits of new data and promoted models go.
     approval_s: pause before a promotion for that many seconds until a person has approved it in Prefect's page.
@@ -113,7 +116,7 @@ def retrain(
     timeouts: `train=360000`: seconds after which a stage is ended, and the retraining has failed.
     """
     limits = tuple(timeouts or ())
-    wishes = Wishes(asked_for(root), branch, max_workers, sample_parts, limits, approval_s)
+    wishes = Wishes(asked_for(root), branch, max_workers, sample_parts, limits, settle_s, approval_s)
     teller = announce.Teller(notify_block)
     if sample_parts > 1:
         parts.require_deployment()
@@ -167,7 +170,7 @@ def retrain_one(wishes: Wishes, dataset: str, inbox: Path | None) -> Outcome:
     start = clone.base(root, branch)
     place = clone.fresh(root, root, f"{dataset}-{start[:12]}", start, branch)
     try:
-        found = bring_in(place, dataset, inbox)
+        found = bring_in(place, dataset, inbox, wishes.settle_s)
         stages = graph.read(place)
         _limits(place, wishes)  # a word that names no stage is said before hours of work
         clone.restore_all(place)
@@ -186,8 +189,7 @@ def retrain_one(wishes: Wishes, dataset: str, inbox: Path | None) -> Outcome:
         other = before and champion.measure(
             root, place, before, branch, stages, lambda some, where: _run(some, where, wishes, "champion")
         )
-        verdict = compare(dataset, place, other)
-        _keep_verdict(root, place, dataset)
+        verdict = compare(dataset, root, place, other)
         outcome = Outcome(dataset, verdict.decision, verdict.summary, photos=len(found.photos) if found else 0)
         if verdict.decision == "promote" and not approval.given(dataset, verdict.summary, wishes.approval_s):
             return Outcome(dataset, "waiting", f"not approved: {verdict.summary}", photos=outcome.photos)
@@ -200,14 +202,14 @@ def retrain_one(wishes: Wishes, dataset: str, inbox: Path | None) -> Outcome:
 
 
 @task(cache_policy=NO_CACHE, persist_result=False, task_run_name="new photos of {dataset}")
-def bring_in(place: Path, dataset: str, inbox: Path | None) -> TakenIn | None:
+def bring_in(place: Path, dataset: str, inbox: Path | None, settle_s: int) -> TakenIn | None:
     """Check the corpora out and add what the inbox has, committed in the clone alone."""
     tracked = clone.corpora(place)
     clone.restore(place, *(name.removesuffix(".dvc") for name in tracked))
     if inbox is None:
         return None
     corpus = config.load(place / "params.yaml").corpus(dataset)
-    found = take_in(dataset, inbox, place / "data", corpus)
+    found = take_in(dataset, inbox, place / "data", corpus, settle_s)
     own = f"data/{dataset}.dvc"
     clone.add(place, (own if own in tracked else "data.dvc").removesuffix(".dvc"))
     publish.commit(place, f"{dataset}: {len(found.photos)} new photos")
@@ -221,8 +223,9 @@ def bring_in(place: Path, dataset: str, inbox: Path | None) -> TakenIn | None:
 
 
 @task(cache_policy=NO_CACHE, persist_result=False, task_run_name="judge {dataset}")
-def compare(dataset: str, place: Path, other: Path | None) -> Verdict:
-    """The verdict, into the clone where it is committed with the model, and into Prefect's page.
+def compare(dataset: str, root: Path, place: Path, other: Path | None) -> Verdict:
+    """The verdict, into the clone where it is committed with the model, beside the repository's results, and onto
+    Prefect's page.
 
     Speed and memory are measured, too, so it has its slots as a stage has.
     """
@@ -230,7 +233,8 @@ def compare(dataset: str, place: Path, other: Path | None) -> Verdict:
     with slots.held(wanted, f"the judging of {dataset}", get_run_logger().info):
         verdict = gate(dataset, place, other, place / registry.verdict_folder(dataset))
     broken = "".join(f"- {artifacts.plain(f'{why.rule}: {why.found}; asked: {why.asked}')}\n" for why in verdict.broken)
-    words = f"**{verdict.decision}**: {artifacts.plain(verdict.summary)}\n\n{broken}"
+    page = artifacts.way(_keep_verdict(root, place, dataset))
+    words = f"**{verdict.decision}**: {artifacts.plain(verdict.summary)}\n\n{broken}\n{page}"
     create_markdown_artifact(
         words, key=f"verdict-{artifacts.key(dataset)}", description=f"The gate on {dataset}'s challenger"
     )
@@ -302,11 +306,15 @@ def _code_of(place: Path) -> Iterator[None]:
         environ.pop("PYTHONPATH") if before is None else environ.update(PYTHONPATH=before)
 
 
-def _keep_verdict(root: Path, place: Path, dataset: str) -> None:
-    """Beside the repository's own results, where it can be read when the clone is gone; by the challenger's commit."""
-    page = root / VERDICTS / f"{dataset}-{git_process.git(place, 'rev-parse', 'HEAD')[:12]}"
-    shutil.copytree(place / registry.verdict_folder(dataset), page, dirs_exist_ok=True)
-    get_run_logger().info(f"the verdict: {page / 'verdict.html'}")
+def _keep_verdict(root: Path, place: Path, dataset: str) -> Path:
+    """The page beside the repository's own results, where it can be read when the clone is gone; by the challenger's
+    commit.
+    """
+    folder = root / VERDICTS / f"{dataset}-{git_process.git(place, 'rev-parse', 'HEAD')[:12]}"
+    shutil.copytree(place / registry.verdict_folder(dataset), folder, dirs_exist_ok=True)
+    page = folder / "verdict.html"
+    get_run_logger().info(f"the verdict: {page}")
+    return page
 
 
 def _end(place: Path, outcome: Outcome) -> Outcome:

@@ -62,6 +62,7 @@ def main(argv: list[str] | None = None) -> int:
         outcomes: Any = retrain(
             dataset=arguments.dataset,
             inbox=arguments.inbox,
+            settle_s=arguments.settle,
             root=str(arguments.root),
             branch=arguments.branch,
             approval_s=arguments.approval,
@@ -91,6 +92,13 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--dataset", help="only this one (default: all of params.yaml)")
     parser.add_argument("--inbox", metavar="DIR", help="folder of new photos, or of a folder of them for each dataset")
+    parser.add_argument(
+        "--settle",
+        type=int,
+        default=0,
+        metavar="SECONDS",
+        help="leave photos in the inbox that were written within so many seconds: somebody may be at it (default 0)",
+    )
     parser.add_argument("--branch", default="retrain", help="where commits go (default: retrain)")
     parser.add_argument(
         "--approval", type=positive, metavar="SECONDS", help="before a promotion, wait so long for a person's yes"

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ import pytest
 from dvc.repo import Repo
 
 from diffretouch.errors import ConfigError
-from flows import chain, deployed, dvc_process, graph, place, reproduce, slots, survey
+from flows import chain, deployed, dvc_process, family, graph, place, reproduce, slots, survey
 from tests import kill_flow, real_server
 from tests.small_project import STAGES, calls, dvc, until, write_params, write_project
 
@@ -81,7 +82,7 @@ def test_a_stage_waits_for_dvcs_lock_before_it_takes_slots(
     server: str, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_params(project, datasets="[a]")
-    happened, needed = list[str](), slots.needed
+    happened, needed, await_lock = list[str](), slots.needed, dvc_process.await_lock
 
     def asked(stage: str, root: Path) -> dict[str, int]:
         happened.append("slots")
@@ -91,16 +92,44 @@ def test_a_stage_waits_for_dvcs_lock_before_it_takes_slots(
         happened.append("free")
         fcntl.flock(other, fcntl.LOCK_UN)
 
+    def waits(root: Path, say: Callable[[str], None]) -> None:
+        happened.append("waits")
+        threading.Timer(3, let_go).start()
+        await_lock(root, say)
+
     monkeypatch.setattr(slots, "needed", asked)
+    monkeypatch.setattr(dvc_process, "await_lock", waits)
     stages = [stage for stage in graph.read(project) if stage.name == "decode@a"]
     with (project / ".dvc/tmp/lock").open("a+") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
-        threading.Timer(8, let_go).start()
         results = chain.run(stages, project)
-    assert [result.outcome for result in results] == ["ran"] and happened == ["free", "slots"]
+    assert [result.outcome for result in results] == ["ran"] and happened == ["waits", "free", "slots"]
 
 
-def test_a_server_chooses_no_repository_whose_commands_are_run(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_stage_holds_up_only_what_needs_it(server: str, project: Path) -> None:
+    """Also where more stages wait for it than may run at the same time."""
+    write_params(project, datasets="[a, b]", sleep="work/decode/a")
+
+    trained = list[str]()
+
+    def end_it() -> None:
+        log, end = project / "calls.log", time.monotonic() + 120
+        while not trained and time.monotonic() < end:
+            if log.exists():
+                trained.extend(line for line in log.read_text().splitlines() if line.startswith("train-end"))
+            time.sleep(0.2)
+        family.end(project, "decode@a", grace_s=1)
+
+    other = threading.Thread(target=end_it)
+    other.start()
+    results = {result.stage: result.outcome for result in chain.run(graph.read(project), project, max_workers=2)}
+    other.join()
+    assert trained and results["train@b"] == "ran" and results["decode@a"] == "failed"
+
+
+def test_a_runs_parameter_chooses_no_repository_whose_commands_are_run(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(project)
     other = project.parent / "other"
     assert place.asked_for(str(other)) == other  # a person's own command

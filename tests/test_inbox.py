@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,9 @@ def test_whole_photos_come_in_as_copies_and_others_wait(lab: Path) -> None:
     assert listed == {"a0001-old", "a0002-new", HOSTILE}
     # the rest arrives, and what is there is not new
     add_photo(lab / "inbox", "a0003-half")
+    os.utime(lab / "inbox/tiff16_c/a0003-half.tif", (0, 0))  # as a copy may that keeps its time
+    (fresh,) = take_in("fivek", lab / "inbox", lab / "data", corpus(), settle_s=60).waiting.items()
+    assert fresh == ("a0003-half", ["time: it was written a moment ago"])
     again = take_in("fivek", lab / "inbox", lab / "data", corpus())
     assert list(again.photos) == ["a0003-half"] and again.waiting == {}
 

@@ -234,6 +234,11 @@ def test_a_model_in_use_for_more_than_it_was_judged_for_is_told(
     assert "was judged for research, and params.yaml's gate.use is commercial now" in capsys.readouterr().err
     (found,) = doctor_dvc._models(project)
     assert found.level == "fault" and "was judged for research" in found.what
+    for broken in ("a: [", "gate: 3", "gate: []", "gate: {}", "- 1"):
+        (project / "params.yaml").write_text(broken)
+        (found,) = doctor_dvc._models(project)
+        assert found.level == "fault" and "does not say gate.use" in found.what
+        assert registry.main(["--root", str(project)]) == 2
 
 
 def test_an_empty_registry_says_what_to_type(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

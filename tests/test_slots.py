@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import json
 import os
 import socket
 import subprocess
@@ -10,9 +11,10 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
-from uuid import UUID
+from typing import Any, ClassVar
+from uuid import UUID, uuid4
 
 import pytest
 import yaml
@@ -194,6 +196,53 @@ def test_waiting_is_no_error_and_survives_a_server_that_is_away(server: str, cap
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api", PREFECT_CLIENT_MAX_RETRIES: 0}):
         ours, said = taken({"gpu:there": 1}, 3)
     assert not ours and said[0].startswith("waiting for gpu:there: the server does not answer as it should")
+
+
+class Moody(BaseHTTPRequestHandler):
+    """A server that is busy for two requests, then answers with a page, then as Prefect's does."""
+
+    moods: ClassVar[list[tuple[int, str]]] = []
+    limit: ClassVar[dict[str, object]] = {
+        "id": str(uuid4()),
+        "name": "gpu:moody",
+        "limit": 1,
+        "active": True,
+        "active_slots": 0,
+    }
+
+    def do_GET(self) -> None:
+        # 404: it knows no tokens against forged requests
+        self._say(404 if "csrf" in self.path else 200, json.dumps({**self.limit, "slot_decay_per_second": 0.0}))
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        answer = {"lease_id": str(uuid4()), "limits": [{"id": self.limit["id"], "name": "gpu:moody", "limit": 1}]}
+        self._say(*(self.moods.pop(0) if self.moods else (200, json.dumps(answer))))
+
+    def _say(self, code: int, text: str) -> None:
+        self.send_response(code)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_server_that_is_busy_for_a_moment_or_hidden_by_a_page_fails_nobody() -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Moody)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{server.server_port}/api"}):
+        assert taken({"gpu:moody": 1}, 30) == (True, [])
+        Moody.moods[:] = [(503, "{}"), (503, "{}")]
+        began = time.monotonic()
+        assert taken({"gpu:moody": 1}, 30) == (True, [])
+        assert time.monotonic() - began < 2  # Prefect's own client takes 4 s or more
+        Moody.moods[:] = [(200, "<html>")]
+        ours, said = taken({"gpu:moody": 1}, 30)
+        assert ours and len(said) == 1 and "does not answer as it should" in said[0]
+    server.shutdown()
+    server.server_close()
 
 
 @pytest.mark.alone

@@ -237,9 +237,14 @@ def test_two_processes_train_like_one_with_the_doubled_batch(start: Path, tmp_pa
     ):
         root = copy(start, tmp_path / name)
         set_params(root, {"batch_size": batch, "steps": 8, "log_every": 1}, {"processes": processes})
-        started = [subprocess.Popen(command, cwd=root, stderr=subprocess.PIPE, text=True) for command in commands]
-        said = [process.communicate(timeout=180)[1] for process in started]
-        assert not any(process.returncode for process in started), said
+        log = root / "log"
+        with log.open("w") as file:
+            started = [subprocess.Popen(command, cwd=root, stderr=file) for command in commands]
+            try:
+                assert [process.wait(180) for process in started] == [0] * len(started), log.read_text()
+            finally:
+                for process in started:
+                    process.kill()
         found[name] = history(root)
     one = found.pop("one")
     for name, other in found.items():

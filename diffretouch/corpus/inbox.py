@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -30,9 +32,10 @@ class TakenIn(NamedTuple):
     """Sentences for people."""
 
 
-def take_in(dataset: str, inbox: Path, root: Path, corpus: Corpus) -> TakenIn:
+def take_in(dataset: str, inbox: Path, root: Path, corpus: Corpus, settle_s: float = 0) -> TakenIn:
     """Copy what is new and whole in `inbox` into `root`/`dataset`; run again, it goes on where it was stopped.
 
+    Photos with a file that was written within the last `settle_s` seconds wait: somebody may still be at it.
     Copies, not links: whoever fills the inbox may write on in his files. UserError, before anything is written, where
     the inbox holds nothing of the dataset, other bytes for a file that is there, or photos that would be test photos:
     test ids are fixed for ever.
@@ -44,7 +47,7 @@ def take_in(dataset: str, inbox: Path, root: Path, corpus: Corpus) -> TakenIn:
             f"{inbox} holds other bytes for {len(changed)} files that {plan.folder} has ({_some(changed)}): an inbox "
             f"only adds. Remove them from it, or replace the old ones by hand: `diffretouch ingest {dataset} {inbox}`"
         )
-    photos, waiting = _sort_out(plan, corpus.experts)
+    photos, waiting = _sort_out(plan, corpus.experts, time.time() - settle_s if settle_s else math.inf)
     splits = _splits(plan, sorted(photos), corpus)
     tests = [photo for photo, split in splits.items() if split == "test"]
     if tests:
@@ -57,20 +60,28 @@ def take_in(dataset: str, inbox: Path, root: Path, corpus: Corpus) -> TakenIn:
     return TakenIn(splits, waiting, remarks)
 
 
-def _sort_out(plan: Plan, experts: Sequence[str]) -> tuple[set[str], dict[str, list[str]]]:
-    """New photos that are whole, and what the others lack; those are taken off the plan."""
+def _sort_out(plan: Plan, experts: Sequence[str], settled: float) -> tuple[set[str], dict[str, list[str]]]:
+    """New photos that are whole and were not written after `settled`, and what the others lack; those are taken off
+    the plan.
+    """
     there = held(plan)
     inputs = ("RAW", "rendered input")
     brought: dict[str, set[str]] = {}
-    for target, (place, _) in plan.files.items():
+    fresh, work = set[str](), set(plan.work)
+    for target, (place, file) in plan.files.items():
+        photo = PurePosixPath(target).stem
         if place.kind not in (PAPER, "augmented input"):
-            brought.setdefault(PurePosixPath(target).stem, set()).add(place.kind)
+            brought.setdefault(photo, set()).add(place.kind)
+        # not when its bytes were made, which a copy may keep
+        if target in work and Path(file.path).stat().st_ctime > settled:
+            fresh.add(photo)
     old = there["RAW"] | there["rendered input"]
     new, waiting = set(), {}
     for photo, kinds in brought.items():
         has = kinds | {kind for kind, photos in there.items() if photo in photos}
         lacks = [] if has & set(inputs) else ["its RAW"]
         lacks += [f"expert {x}'s picture" for x in experts if f"expert {x}" not in has]
+        lacks += ["time: it was written a moment ago"] if photo in fresh else []
         if lacks:
             waiting[photo] = lacks
         elif photo not in old:
