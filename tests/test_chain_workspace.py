@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -64,7 +65,7 @@ def test_the_second_is_told_who_holds_it(root: Path) -> None:
         pass
     said = str(busy.value)
     assert f"process {os.getpid()} since 20" in said
-    assert "pytest" in said and "--wait" in said
+    assert shlex.join(sys.orig_argv[1:]) in said and "--wait" in said
     with workspace.hold(root):
         pass
 
