@@ -156,7 +156,7 @@ def _repro(stage: str, run: _Run) -> str:
     with ExitStack() as stack:
         stack.enter_context(run.turn(stage))
         dvc_process.await_lock(run.root, logger.info)  # without slots that others could use meanwhile
-        stack.enter_context(slots.held(slots.needed(stage, run.root), stage, logger.info))
+        stack.enter_context(slots.held(slots.needed(stage, run.root), stage, logger.info, root=run.root))
         file.parent.mkdir(parents=True, exist_ok=True)
         log = stack.enter_context(file.open("a", encoding="utf-8", buffering=1))
 
@@ -182,6 +182,7 @@ def reproduce(
     What became of each is left in `outcomes`.
     """
     dvc_process.allow()
+    slots.give_back_left(root, get_run_logger().warning)  # what used them was ended by who holds the workspace
     found = survey(root, stages)
     for file in found.changed_corpora:
         get_run_logger().warning(

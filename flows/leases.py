@@ -7,12 +7,15 @@ requests are abandoned that a slow server still grants, to nobody.
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from http import HTTPStatus
+from pathlib import Path
 from typing import TypeVar
 from uuid import UUID
 
@@ -36,9 +39,21 @@ class NotFreeError(Exception):
     """Slots are not to be had now; the message goes on from "waiting for NAME"."""
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """Slots of one limit."""
+
+    name: str
+    count: int
+    default: int
+    """How many the limit is made with where it is missing."""
+    notes: Path | None = None
+    """A folder that has a file named after each lease, for who comes after this process has been killed."""
+
+
 @contextmanager
-def leased(name: str, count: int, default: int, say: Callable[[str], None]) -> Iterator[None]:
-    """Hold `count` slots of the server's limit, or all it has; made with `default` slots where it is missing.
+def leased(wanted: Wanted, say: Callable[[str], None]) -> Iterator[None]:
+    """Hold so many slots of the server's limit, or all it has.
 
     A lease that the server has let go meanwhile is taken again as soon as that is possible. Whatever happens to it, the
     holder goes on.
@@ -50,15 +65,32 @@ def leased(name: str, count: int, default: int, say: Callable[[str], None]) -> I
     done = threading.Event()
     with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
         with _client() as client:
-            first = _taken(client, name, count, default)
+            first = _taken(client, wanted)
         context = contextvars.copy_context()
-    keeper = threading.Thread(target=context.run, args=(_keep, first, name, count, default, done, say), daemon=True)
+    keeper = threading.Thread(target=context.run, args=(_keep, first, wanted, done, say), daemon=True)
     keeper.start()
     try:
         yield
     finally:
         done.set()
         keeper.join(GIVE_BACK_S)
+
+
+def give_back(notes: Path, say: Callable[[str], None]) -> None:
+    """Give back what killed holders have left, by their notes, once nothing uses it any more.
+
+    What cannot be given back is free when its lease has run out, and what has run out already is nothing to the server.
+    """
+    left = sorted(notes.glob("*"))
+    if not left:
+        return
+    with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}), _client() as client:
+        try:
+            for note in left:
+                _release(client, UUID(note.name))
+                note.unlink()
+        except httpx.HTTPError as error:
+            say(f"slots of an earlier, killed run are free when their lease has run out, and not before: {error}")
 
 
 def _client() -> SyncPrefectClient:
@@ -75,14 +107,14 @@ def _refuse_busy(response: httpx.Response) -> None:
         response.raise_for_status()
 
 
-def _taken(client: SyncPrefectClient, name: str, count: int, default: int) -> UUID:
-    """A new lease."""
-    there = _slots(client, name, default)
+def _taken(client: SyncPrefectClient, wanted: Wanted) -> UUID:
+    """A new lease, noted."""
+    name, there = wanted.name, _slots(client, wanted)
     if there == 0:
         raise NotFreeError(f", which has no slots: `prefect gcl update {name} --limit N` gives it some")
     take = client.increment_concurrency_slots_with_lease
     try:
-        answer = _answer(lambda: take([name], min(count, there), "concurrency", LEASE_S).json())
+        answer = _answer(lambda: take([name], min(wanted.count, there), "concurrency", LEASE_S).json())
     except httpx.HTTPStatusError as error:
         # the second: somebody has changed the limit between these two requests
         if error.response.status_code in (HTTPStatus.LOCKED, HTTPStatus.UNPROCESSABLE_ENTITY):
@@ -90,42 +122,58 @@ def _taken(client: SyncPrefectClient, name: str, count: int, default: int) -> UU
         raise
     lease = UUID(answer["lease_id"])
     if not answer["limits"]:
-        _answer(lambda: client.release_concurrency_slots_with_lease(lease))
+        _release(client, lease)
         raise NotFreeError(", which somebody has removed")
+    if wanted.notes:
+        with contextlib.suppress(OSError):  # of a full disk the stage tells
+            wanted.notes.mkdir(parents=True, exist_ok=True)
+            (wanted.notes / str(lease)).touch()
     return lease
 
 
-def _slots(client: SyncPrefectClient, name: str, default: int) -> int:
+def _release(client: SyncPrefectClient, lease: UUID) -> None:
+    _answer(lambda: client.release_concurrency_slots_with_lease(lease))
+
+
+def _forget(lease: UUID, wanted: Wanted) -> None:
+    """Its note."""
+    if wanted.notes:
+        (wanted.notes / str(lease)).unlink(missing_ok=True)
+
+
+def _slots(client: SyncPrefectClient, wanted: Wanted) -> int:
     """How many the limit has."""
     try:
-        return _answer(lambda: client.read_global_concurrency_limit_by_name(name)).limit
+        return _answer(lambda: client.read_global_concurrency_limit_by_name(wanted.name)).limit
     except ObjectNotFound:
-        limit = GlobalConcurrencyLimitCreate(name=name, limit=default)
+        limit = GlobalConcurrencyLimitCreate(name=wanted.name, limit=wanted.default)
         try:
             _answer(lambda: client.create_global_concurrency_limit(limit))
         except ObjectAlreadyExists:
-            return _slots(client, name, default)  # another chain was faster
-    return default
+            return _slots(client, wanted)  # another chain was faster
+    return wanted.default
 
 
-def _keep(first: UUID, name: str, count: int, default: int, done: threading.Event, say: Callable[[str], None]) -> None:
+def _keep(first: UUID, wanted: Wanted, done: threading.Event, say: Callable[[str], None]) -> None:
     """Renew the lease until it is done, and give it back."""
     lease: UUID | None = first
+    name = wanted.name
     with _client() as client:
         while not done.wait(RENEW_S):
             if lease is None:
                 try:
-                    lease = _taken(client, name, count, default)
+                    lease = _taken(client, wanted)
                     say(f"{name} is held again")
                 except (NotFreeError, httpx.HTTPError):
                     pass  # asked again
             elif _is_gone(client, lease):
+                _forget(lease, wanted)
                 lease = None
                 say(f"the server has let {name} go, which this stage goes on to use; it is taken again when free")
         if lease is not None:
-            ours = lease
             try:
-                _answer(lambda: client.release_concurrency_slots_with_lease(ours))
+                _release(client, lease)
+                _forget(lease, wanted)
             except httpx.HTTPError as error:
                 say(f"{name} could not be given back, and is free when its lease has run out: {error}")
 

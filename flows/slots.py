@@ -1,8 +1,8 @@
 """A machine's GPUs and cores, shared out among chains.
 
 With a server, by slots of Prefect's global concurrency limits: people see and change them on its pages, and those of a
-killed chain are free again when its lease has run out. The embedded server never frees them, so without a server they
-are locks of the operating system, which go with their holder.
+killed chain are given back by the next one in its workspace, or free when their lease has run out. The embedded server
+never frees them, so without a server they are locks of the operating system, which go with their holder.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ import httpx
 import yaml
 from prefect.settings import PREFECT_API_URL
 
-from flows import dvc_process
-from flows.leases import NotFreeError, leased
+from flows import dvc_process, leases
+from flows.leases import NotFreeError, Wanted, leased
 
 GPU_STAGES = frozenset({"train", "sample", "compare"})
 CORES = {
@@ -40,6 +40,8 @@ CPU, GPU = "cpu:", "gpu:"
 SHARE = 0.75
 """Of a machine's cores one stage asks for at most: what needs but one is not to wait for days, nor to be waited for."""
 POLL_S = 1.0
+NOTES = Path(".dvc/tmp/flow-slots")
+"""A folder a machine: another may go on with what it holds."""
 
 
 def needed(stage: str, root: Path) -> dict[str, int]:
@@ -47,7 +49,7 @@ def needed(stage: str, root: Path) -> dict[str, int]:
     kind = stage.rpartition(":")[2].partition("@")[0]
     runtime = yaml.safe_load((root / "params.yaml").read_text()).get("runtime") or {}
     processes = runtime.get("processes", 1) if kind == "train" else 1
-    machine = _plain(os.environ.get(MACHINE) or socket.gethostname())
+    machine = _machine()
     gpus: list[str] = []
     if kind in GPU_STAGES and _on_gpu(runtime.get("device", "cpu")):
         visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(processes)))
@@ -58,6 +60,10 @@ def needed(stage: str, root: Path) -> dict[str, int]:
     else:
         cores = processes * runtime.get(CORES.get(kind, ""), 1)
     return {**dict.fromkeys(sorted(gpus), 1), f"{CPU}{machine}": min(cores, math.ceil(SHARE * _cores()))}
+
+
+def _machine() -> str:
+    return _plain(os.environ.get(MACHINE) or socket.gethostname())
 
 
 def _plain(name: str) -> str:
@@ -76,8 +82,12 @@ def held(
     who: str,
     say: Callable[[str], None],
     stopping: Callable[[], bool] = dvc_process.stopping,
+    root: Path | None = None,
 ) -> Iterator[None]:
     """Hold so many slots of each limit for `who`.
+
+    Whose process is the only one with slots in a workspace names its `root`: killed, its slots are given back by the
+    next one there, with `give_back_left`.
 
     A limit that is missing is made: one slot a GPU, one a core. One that is there stays, with as many slots as a person
     has given it; a stage that wants more takes all. Everybody takes them in the same order: GPUs first.
@@ -89,12 +99,18 @@ def held(
         for name, count in wanted.items():
             most = _cores() if name.startswith(CPU) else 1
             take = (
-                partial(leased, name, count, most, say)
+                partial(leased, Wanted(name, count, most, root and root / NOTES / _machine()), say)
                 if PREFECT_API_URL.value()
                 else partial(_locked, name, count, most)
             )
             stack.enter_context(_wait(take, name, who, say, stopping))
         yield
+
+
+def give_back_left(root: Path, say: Callable[[str], None]) -> None:
+    """Free the slots of a server that a killed process has left in the workspace, where nothing of it runs any more."""
+    if PREFECT_API_URL.value():
+        leases.give_back(root / NOTES / _machine(), say)
 
 
 def _wait(

@@ -33,9 +33,10 @@ CORES = f"cpu:{socket.gethostname()}"
 WANTED = {"gpu:0": 1, "cpu:here": 2}
 HOLD = """
 import sys, time
+from pathlib import Path
 from flows import slots
-wanted, begun = dict(zip(sys.argv[2::2], map(int, sys.argv[3::2]))), time.monotonic()
-with slots.held(wanted, "another", print, lambda: time.monotonic() - begun > 100):
+wanted, begun = dict(zip(sys.argv[3::2], map(int, sys.argv[4::2]))), time.monotonic()
+with slots.held(wanted, "another", print, lambda: time.monotonic() - begun > 100, Path(sys.argv[2])):
     print("held", flush=True)
     time.sleep(float(sys.argv[1]))
 """
@@ -53,11 +54,14 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.undo()
 
 
-def holder(seconds: float, wanted: dict[str, int]) -> subprocess.Popen[str]:
-    """Another process that holds them."""
+def holder(seconds: float, wanted: dict[str, int], root: Path) -> subprocess.Popen[str]:
+    """Another process that holds them, in a workspace."""
     words = [str(word) for pair in wanted.items() for word in pair]
     process = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(seconds), *words], env=os.environ.copy(), stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", HOLD, str(seconds), str(root), *words],
+        env=os.environ.copy(),
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert process.stdout
     assert process.stdout.readline() == "held\n"
@@ -113,8 +117,10 @@ def test_a_stage_asks_for_the_cores_it_keeps_busy(tmp_path: Path, monkeypatch: p
         assert slots.needed("decode@a", cards) == {"cpu:m_1": most}
 
 
-def test_without_a_server_they_are_the_machines_and_a_killed_holders_are_free_at_once(machine: None) -> None:
-    with holder(60, WANTED) as process:
+def test_without_a_server_they_are_the_machines_and_a_killed_holders_are_free_at_once(
+    machine: None, tmp_path: Path
+) -> None:
+    with holder(60, WANTED, tmp_path) as process:
         assert taken(WANTED) == (False, waited("gpu:0"))
         assert taken({"cpu:here": 3}) == (False, waited("cpu:here"))
         assert taken({"gpu:1": 1, "cpu:here": 2}) == (True, [])
@@ -248,13 +254,41 @@ def test_a_server_that_is_busy_for_a_moment_or_hidden_by_a_page_fails_nobody(mon
     server.server_close()
 
 
+@pytest.mark.slow
+def test_the_next_run_in_a_workspace_gives_back_what_a_killed_one_held(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", server)
+    said: list[str] = []
+    notes = tmp_path / slots.NOTES
+    with holder(600, {"gpu:left": 1, "cpu:left": 2}, tmp_path) as process:
+        assert len([*notes.glob("*/*")]) == 2
+        process.kill()
+    slots.give_back_left(tmp_path / "another", said.append)
+    monkeypatch.setenv(slots.MACHINE, "another")
+    slots.give_back_left(tmp_path, said.append)
+    assert taken({"gpu:left": 1}, 2)[0] is False
+    monkeypatch.delenv(slots.MACHINE)
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
+        slots.give_back_left(tmp_path, said.append)
+    assert len(said) == 1 and "free when their lease has run out, and not before" in said[0]
+    slots.give_back_left(tmp_path, said.append)
+    assert taken({"gpu:left": 1}, 2)[0] is True
+    assert taken({"cpu:left": 2}, 2)[0] is True
+    assert len(said) == 1 and not [*notes.glob("*/*")]
+    slots.give_back_left(tmp_path, said.append)
+    with slots.held({"gpu:left": 1}, "this stage", said.append, root=tmp_path):
+        assert len([*notes.glob("*/*")]) == 1
+    assert not [*notes.glob("*/*")] and len(said) == 1
+
+
 @pytest.mark.alone
 @pytest.mark.slow
 def test_a_server_frees_a_killed_holders_slots_when_their_lease_has_run_out(
-    server: str, monkeypatch: pytest.MonkeyPatch
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PREFECT_API_URL", server)
-    with holder(600, {"gpu:far": 1}) as process:
+    with holder(600, {"gpu:far": 1}, tmp_path) as process:
         process.kill()
     assert taken({"gpu:far": 1}, 2)[0] is False
     assert taken({"gpu:far": 1}, leases.LEASE_S + 60)[0] is True
