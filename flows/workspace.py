@@ -11,6 +11,7 @@ import fcntl
 import json
 import os
 import shlex
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -52,6 +53,11 @@ def hold(root: Path, wait: bool = False, say: Callable[[str], None] | None = Non
     descriptor = os.open(folder / LOCK, os.O_RDONLY | os.O_CREAT, 0o666)
     try:
         _acquire(descriptor, folder, wait, tell)
+        if machine := _killed_elsewhere(folder):
+            tell(
+                f"the last run here was killed on {machine}; what it may have left running there cannot be seen from "
+                f"here: `grep -lza {shlex.quote(f'{family.MARK}={root}')} /proc/[0-9]*/environ` there finds it"
+            )
         write_json(folder / HOLDER, _myself())
         if count := family.end(root):
             tell(f"ended {count} processes that an earlier run in {root} had left")
@@ -59,8 +65,10 @@ def hold(root: Path, wait: bool = False, say: Callable[[str], None] | None = Non
             tell(f"ended {count} embedded servers of flows that were killed")
         if mend(root):
             tell("dvc.lock was half written by a killed DVC; it is again what it was before")
-        yield
-        (folder / HOLDER).unlink(missing_ok=True)
+        try:
+            yield
+        finally:
+            (folder / HOLDER).unlink(missing_ok=True)  # so that only a killed run leaves it
     finally:
         os.close(descriptor)
 
@@ -126,7 +134,17 @@ def _acquire(descriptor: int, folder: Path, wait: bool, tell: Callable[[str], No
 def _myself() -> dict[str, Any]:
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     command = shlex.join([Path(sys.executable).name, *sys.orig_argv[1:]])
-    return {"pid": os.getpid(), "started": psutil.Process().create_time(), "since": now, "command": command}
+    born = psutil.Process().create_time()
+    return {"machine": socket.gethostname(), "pid": os.getpid(), "started": born, "since": now, "command": command}
+
+
+def _killed_elsewhere(folder: Path) -> str | None:
+    """The machine of the last holder, where that was another and the holder did not end by itself."""
+    try:
+        machine = json.loads((folder / HOLDER).read_text()).get("machine")
+    except FileNotFoundError:
+        return None
+    return machine if machine != socket.gethostname() else None
 
 
 def _who(folder: Path) -> str:
@@ -134,12 +152,16 @@ def _who(folder: Path) -> str:
     place = folder.parent.parent
     try:
         holder = json.loads((folder / HOLDER).read_text())
-        alive = psutil.Process(holder["pid"]).create_time() == holder["started"]
+        here = holder.get("machine", socket.gethostname()) == socket.gethostname()
+        known = not here or psutil.Process(holder["pid"]).create_time() == holder["started"]
     except (FileNotFoundError, psutil.NoSuchProcess):
-        alive = False
-    if not alive:
-        return f"another chain runs in {place} (it has only just started, or runs on another machine)"
-    return f"another chain runs in {place}: process {holder['pid']} since {holder['since']}, `{holder['command']}`"
+        known = False
+    if not known:
+        return f"another chain runs in {place} (it has only just started)"
+    where = "" if here else f" of {holder['machine']}"
+    return (
+        f"another chain runs in {place}: process {holder['pid']}{where} since {holder['since']}, `{holder['command']}`"
+    )
 
 
 def _to_stderr(line: str) -> None:

@@ -70,6 +70,35 @@ def test_the_second_is_told_who_holds_it(root: Path) -> None:
         pass
 
 
+def test_who_was_killed_on_another_machine_is_told_and_what_ended_by_itself_is_not(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    found: list[str] = []
+
+    def say(line: str) -> None:
+        said.append(line)
+        if "`" in line:
+            command = line.split("`")[1]
+            found.extend(subprocess.run(command, shell=True, capture_output=True, text=True).stdout.split())
+
+    with pytest.raises(KeyError), workspace.hold(root):
+        raise KeyError
+    monkeypatch.setattr("socket.gethostname", lambda: "another")
+    with workspace.hold(root, say=say):
+        left = (root / ".dvc/tmp/flow.json").read_text()
+        monkeypatch.undo()
+        assert f"process {os.getpid()} of another since" in (workspace.holder(root) or "")
+    assert said == []
+    (root / ".dvc/tmp/flow.json").write_text(left)  # as a kill leaves it
+    leave_behind(root, root)
+    orphans = {f"/proc/{process.pid}/environ" for process in family.members(root)}
+    with workspace.hold(root, say=say):
+        pass
+    assert said[0].startswith("the last run here was killed on another; ") and set(found) == orphans
+    assert said[1:] == [f"ended 2 processes that an earlier run in {root} had left"]
+
+
 def test_the_doctor_sees_who_holds_it(root: Path) -> None:
     (root / ".dvc/tmp").mkdir()
     assert workspace.holder(root) is None
