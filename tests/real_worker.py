@@ -47,9 +47,21 @@ def deploy() -> None:
 
 
 @contextmanager
-def running(**changes: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A worker with some settings of its own, that may work in the tests' repositories."""
-    words = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--type", "process"]
+def running(limit: int = 9, **changes: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A worker of so many runs at once with some settings of its own, that may work in the tests' repositories."""
+    words = [
+        sys.executable,
+        "-m",
+        "prefect",
+        "worker",
+        "start",
+        "--pool",
+        POOL,
+        "--type",
+        "process",
+        "--limit",
+        f"{limit}",
+    ]
     log = Path(real_server.start()[1]) / "worker.log"
     environment = real_server.environment() | {ROOTS: tempfile.gettempdir()} | changes
     with log.open("ab") as file:

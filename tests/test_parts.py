@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import threading
+import time
 from pathlib import Path
 from uuid import UUID
 
@@ -16,7 +17,7 @@ from prefect import flow
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
 from prefect.deployments import run_deployment
 
-from flows import chain, dvc_process, family, graph, parts, reproduce
+from flows import chain, dvc_process, family, graph, parts, reproduce, slots
 from flows.would_run import would_run
 from tests import real_worker
 from tests.kill import digests
@@ -81,6 +82,37 @@ def test_parts_by_a_worker_one_of_them_killed_give_the_stages_own_bytes(server: 
     assert digests(project / "work/sample") == undisturbed
     assert real_worker.state_of(lost) == "COMPLETED"  # and it has made nothing, or more would have been up to date
     assert not family.members(project) and not (project / "work/.resume/sample-fivek").exists()
+
+
+@pytest.mark.alone
+def test_two_machines_make_parts_at_the_same_time_and_the_stage_gathers(server: str, project: Path) -> None:
+    ask_for(project, seed=10)
+    dvc(project, "repro", "-q")
+    undisturbed = digests(project / "work/sample")
+    for made in ("dvc.lock", "work/sample", ".dvc/cache"):
+        path = project / made
+        path.unlink() if path.is_file() else shutil.rmtree(path)
+    real_worker.deploy()
+    together = threading.Event()
+    watched = threading.Thread(target=watch, args=(project, [f"{STAGE} 1/2", f"{STAGE} 2/2"], together))
+    watched.start()
+    first, second = (real_worker.running(1, **{slots.MACHINE: name}) for name in ("one", "two"))
+    with first, second:
+        (result,) = chain.run(graph.read(project), project, sample_parts=2)
+    watched.join()
+    assert together.is_set() and result.outcome == "ran", result
+    newest = max((project / chain.LOGS).glob(f"*/{STAGE}.log"))
+    assert "sample fivek: 4 up to date, 0 to do" in newest.read_text()
+    assert digests(project / "work/sample") == undisturbed
+
+
+def watch(root: Path, names: list[str], together: threading.Event) -> None:
+    """Note whether processes of all these parts were ever there at the same time."""
+    end = time.monotonic() + 300
+    while time.monotonic() < end and not together.is_set():
+        if all(family.members(root, name) for name in names):
+            together.set()
+        time.sleep(0.1)
 
 
 def asked_by_a_flow_that_has_ended(root: Path) -> UUID:
