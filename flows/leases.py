@@ -32,7 +32,9 @@ RENEW_S, ANSWER_S = 10, 10
 """So two renewals may be lost, each for as long as the server is waited for."""
 BUSY_S = 5
 GIVE_BACK_S = 10
-"""How long the end of a stage waits, for each limit, for a server that does not answer."""
+"""How long the end of a stage waits, for each limit, for a server that does not answer; it is waited for beside others
+until the lease has run out.
+"""
 
 
 class NotFreeError(Exception):
@@ -93,10 +95,10 @@ def give_back(notes: Path, say: Callable[[str], None]) -> None:
             say(f"slots of an earlier, killed run are free when their lease has run out, and not before: {error}")
 
 
-def _client() -> SyncPrefectClient:
+def _client(answer_s: float = ANSWER_S) -> SyncPrefectClient:
     """One of our own, and not what a task's context shares; that one waits for a minute, and 2 s after each 503."""
     return get_client(
-        sync_client=True, httpx_settings={"timeout": ANSWER_S, "event_hooks": {"response": [_refuse_busy]}}
+        sync_client=True, httpx_settings={"timeout": answer_s, "event_hooks": {"response": [_refuse_busy]}}
     )
 
 
@@ -170,12 +172,24 @@ def _keep(first: UUID, wanted: Wanted, done: threading.Event, say: Callable[[str
                 _forget(lease, wanted)
                 lease = None
                 say(f"the server has let {name} go, which this stage goes on to use; it is taken again when free")
-        if lease is not None:
+    if lease is not None:
+        _return(lease, wanted, say)
+
+
+def _return(lease: UUID, wanted: Wanted, say: Callable[[str], None]) -> None:
+    """Give it back, if need be to a server that answers late: sent twice, it could free what is somebody else's."""
+    end = time.monotonic() + LEASE_S
+    with _client(LEASE_S) as client:
+        while True:
             try:
                 _release(client, lease)
                 _forget(lease, wanted)
             except httpx.HTTPError as error:
-                say(f"{name} could not be given back, and is free when its lease has run out: {error}")
+                if isinstance(error, httpx.ConnectError) and time.monotonic() < end:
+                    time.sleep(1)  # it has not been sent
+                    continue
+                say(f"{wanted.name} could not be given back, and is free when its lease has run out: {error}")
+            return
 
 
 def _is_gone(client: SyncPrefectClient, lease: UUID) -> bool:

@@ -209,6 +209,10 @@ class Moody(BaseHTTPRequestHandler):
     """A server that is busy for two requests, then answers with a page, then as Prefect's does."""
 
     moods: ClassVar[list[tuple[int, str]]] = []
+    returned: ClassVar[list[float]] = []
+    """When slots were given back."""
+    slow_s: ClassVar[float] = 0.0
+    """How long it thinks about that."""
     limit: ClassVar[dict[str, object]] = {
         "id": str(uuid4()),
         "name": "gpu:moody",
@@ -223,6 +227,9 @@ class Moody(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
+        if "decrement" in self.path:
+            self.returned.append(time.monotonic())
+            time.sleep(self.slow_s)
         answer = {"lease_id": str(uuid4()), "limits": [{"id": self.limit["id"], "name": "gpu:moody", "limit": 1}]}
         self._say(*(self.moods.pop(0) if self.moods else (200, json.dumps(answer))))
 
@@ -280,6 +287,31 @@ def test_the_next_run_in_a_workspace_gives_back_what_a_killed_one_held(
     with slots.held({"gpu:left": 1}, "this stage", said.append, root=tmp_path):
         assert len([*notes.glob("*/*")]) == 1
     assert not [*notes.glob("*/*")] and len(said) == 1
+
+
+@pytest.mark.slow
+def test_slots_are_given_back_to_a_server_that_was_away_or_answers_late_while_the_chain_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "GIVE_BACK_S", 0.5)
+    monkeypatch.setattr(Moody, "slow_s", leases.ANSWER_S + 2)
+    monkeypatch.setattr(Moody, "returned", [])
+    said: list[str] = []
+    first = ThreadingHTTPServer(("127.0.0.1", 0), Moody)
+    threading.Thread(target=first.serve_forever, daemon=True).start()
+    with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{first.server_port}/api"}):
+        with slots.held({"gpu:moody": 1}, "this stage", said.append, root=tmp_path):
+            first.shutdown()
+            first.server_close()
+            ending = time.monotonic()
+        assert time.monotonic() - ending < leases.ANSWER_S and not Moody.returned
+    again = ThreadingHTTPServer(first.server_address, Moody)
+    threading.Thread(target=again.serve_forever, daemon=True).start()
+    notes = tmp_path / slots.NOTES
+    until(lambda: not [*notes.glob("*/*")], 60, "the answer")
+    assert len(Moody.returned) == 1 and time.monotonic() - Moody.returned[0] >= Moody.slow_s and not said
+    again.shutdown()
+    again.server_close()
 
 
 @pytest.mark.alone
