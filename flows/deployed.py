@@ -51,6 +51,8 @@ def reproduce(
         results = chain.run_held(stages, place, max_workers, limits, sample_parts)
     if bad := [result for result in results if result.outcome in ("failed", "not run")]:
         raise ChainFailed("; ".join(f"{result.stage}: {result.message}" for result in bad))
+    # the stages' own lines are on the page of the run below this one
+    get_run_logger().info(", ".join(f"{result.stage} {result.outcome}" for result in results))
     return {result.stage: result.outcome for result in results}
 
 
