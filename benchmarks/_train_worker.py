@@ -18,6 +18,7 @@ import torch
 
 from benchmarks._train_ways import ENDLESS, model_flops, new_objective, train_ours, train_plainly
 from diffretouch.config import load
+from diffretouch.devices import compute_alike
 from diffretouch.training.loop import LOOK_EVERY
 from diffretouch.training.ranks import new_accelerator
 
@@ -96,7 +97,7 @@ def train(asked: Asked) -> None:
     torch.set_num_threads(asked.threads)
     device = new_accelerator(params.runtime.device).device
     if not asked.plain:
-        torch.use_deterministic_algorithms(True, warn_only=device.type == "cuda")  # as the stage has it
+        compute_alike(device)
     changes = {
         "batch_size": asked.batch,
         "accumulation": 1,

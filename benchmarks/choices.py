@@ -27,9 +27,8 @@ import torch
 import yaml
 
 from diffretouch.attributes import ATTRIBUTES
-from diffretouch.code import code_fingerprint
-from diffretouch.comparing.arms import CODE
 from diffretouch.config import PARAMS, Params, load
+from diffretouch.devices import compute_alike
 from diffretouch.files.atomic import write_json, write_text
 from diffretouch.model.build import new_pipeline
 from diffretouch.model.start import parameter_groups
@@ -152,14 +151,13 @@ def prepared(seed: int) -> tuple[dict[str, pd.DataFrame], prepare.Prepared]:
 
 def depends_on(ready: prepare.Prepared, params: Params) -> str:
     """Digest of all that the result of a choice depends on."""
-    marks = {**ready.marks(params.train), "code": code_fingerprint(CODE["train"])}
-    return hashlib.sha256(json.dumps(marks, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(ready.marks(params.train), sort_keys=True).encode()).hexdigest()
 
 
 def trained(name: str, seed: int) -> dict[str, Any]:
     """Train one choice, and what it achieved by photo."""
     torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
+    compute_alike(torch.device("cpu"))
     params = settings_of(name, seed)
     settings = params.train
     photos, ready = prepared(seed)

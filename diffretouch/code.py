@@ -4,29 +4,34 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import sys
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parent
+BELOW = ("attributes.py", "bilateral_grid.py", "color.py", "condition.py", "devices.py", "files", "model", "seeds.py")
+"""What whatever is made with a model depends on, beside its own code."""
 
 
-def code_fingerprint(within: Iterable[str] | None = None) -> str:
-    """Digest of the files and folders `within` this package, for instance "files/raw.py", or of all loaded modules.
+def code_fingerprint(within: Iterable[str]) -> str:
+    """Digest of the files and folders `within` this package, for instance "files/raw.py".
 
     Of what the code does: comments, docstrings and layout do not count, so that wording them anew costs no training.
     """
-    if within is None:
-        modules = [module for name, module in sys.modules.items() if name.split(".")[0] == "diffretouch"]
-        files = {Path(str(module.__file__)) for module in modules if getattr(module, "__file__", None)}
-    else:
-        places = [ROOT / name for name in within]
-        files = {file for place in places for file in ([place] if place.is_file() else place.rglob("*.py"))}
     digest = hashlib.sha256()
-    for file in sorted(files):
+    for file in _files(within):
         digest.update(_meaning(file.read_bytes()))
     return digest.hexdigest()
+
+
+def code_marks(within: Iterable[str]) -> dict[str, str]:
+    """A digest a file, by its path in the package: where they differ they say what has changed."""
+    return {file.relative_to(ROOT).as_posix(): _meaning(file.read_bytes()).hex() for file in _files(within)}
+
+
+def _files(within: Iterable[str]) -> list[Path]:
+    places = [ROOT / name for name in within]
+    return sorted({file for place in places for file in ([place] if place.is_file() else place.rglob("*.py"))})
 
 
 @cache

@@ -28,3 +28,15 @@ def test_words_about_code_are_not_code(tmp_path: Path, monkeypatch: pytest.Monke
     before = code.code_fingerprint(["part"])
     (tmp_path / "part/one.py").write_text(after)
     assert (code.code_fingerprint(["part"]) == before) == same
+
+
+def test_a_file_that_differs_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(code, "ROOT", tmp_path)
+    (tmp_path / "part").mkdir()
+    for name in ("one", "two", "other"):
+        (tmp_path / f"part/{name}.py").write_text(BEFORE)
+    before = code.code_marks(["part/one.py", "part"])
+    (tmp_path / "part/two.py").write_text(BEFORE.replace("1", "2"))
+    after = code.code_marks(["part/one.py", "part"])
+    assert [name for name in before.keys() | after.keys() if before[name] != after[name]] == ["part/two.py"]
+    assert list(after) == ["part/one.py", "part/other.py", "part/two.py"]

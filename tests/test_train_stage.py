@@ -17,9 +17,12 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 import yaml
 
+from diffretouch.config import load
 from diffretouch.model import RetouchPipeline
+from diffretouch.stages import train
 from tests.real_server import free_port
 from tests.test_model_start import WEIGHTS, save_base, settings, sha256
 from tests.train_start import STEPS, write_start
@@ -170,6 +173,29 @@ def test_other_ways_to_compute_it_learn_the_same(
     assert re.search(r"loss \d.*; [\d.]+ ground truths/s, [\d.]+ GiB, 0 s left", line)
     left = {path.relative_to(tmp_path).parts[0] for path in tmp_path.rglob("dvc.yaml")}
     assert not left and not (tmp_path / "dvclive").exists()  # dvclive's own pipeline and experiments stay out
+
+
+def test_the_switches_reach_the_network(start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Reached(Exception):
+        """With what the loop was given."""
+
+    def fit(*, net: Any, **_: Any) -> None:
+        raise Reached(net)
+
+    threads = torch.get_num_threads()
+    monkeypatch.setattr(train, "fit", fit)
+    for on in (False, True):
+        monkeypatch.chdir(copy(start, tmp_path / str(on)))
+        set_params(Path(), {}, {"gradient_checkpointing": on, "compile": on})
+        try:
+            with pytest.raises(Reached) as reached:
+                train.run(load(), "fivek")
+        finally:
+            torch.use_deterministic_algorithms(False)
+            torch.set_num_threads(threads)
+        unet = reached.value.args[0].unet
+        assert unet.is_gradient_checkpointing is on
+        assert (unet._compiled_call_impl is not None) is on
 
 
 def test_a_start_from_stable_diffusion_says_so(start: Path, tmp_path: Path) -> None:

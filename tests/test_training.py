@@ -17,7 +17,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import DynamoBackend
 from torch import Tensor, nn
 
 from diffretouch.attributes import scores
@@ -175,16 +177,31 @@ def test_before_a_save_was_timed_its_size_tells_whether_it_fits(tmp_path: Path) 
 def test_a_machines_accelerate_settings_move_nothing(
     truths: GroundTruths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`accelerate launch` hands on what `accelerate config` was told; train.precision alone says what is in bf16."""
-    found = []
+    """`accelerate launch` hands on what `accelerate config` was told; params.yaml alone says what is done."""
+    plain, points = _run(truths, _settings(), tmp_path / "plain")
+    told = {"MIXED_PRECISION": "bf16", "GRADIENT_ACCUMULATION_STEPS": "4", "DYNAMO_BACKEND": "EAGER"}
+    for name, value in told.items():
+        monkeypatch.setenv(f"ACCELERATE_{name}", value)
+    AcceleratorState._reset_state(reset_partial_state=True)
     try:
-        for told in ("no", "bf16"):
-            AcceleratorState._reset_state(reset_partial_state=True)
-            monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", told)
-            found.append(_run(truths, _settings(), tmp_path / told))
+        pipe, others = _run(truths, _settings(), tmp_path / "told")
+        assert Accelerator().gradient_accumulation_steps == 4  # they do move accelerate
+        assert new_accelerator("cpu").state.dynamo_plugin.backend == DynamoBackend.NO
     finally:
         AcceleratorState._reset_state(reset_partial_state=True)
-    assert torch.equal(*(_weights(pipe) for pipe, _ in found)) and found[0][1] == found[1][1]
+    assert torch.equal(_weights(plain), _weights(pipe)) and points == others
+
+
+@pytest.mark.parametrize(("precision", "kind"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_a_precision_is_that_of_the_networks_layers_and_of_no_loss(
+    truths: GroundTruths, precision: str, kind: torch.dtype
+) -> None:
+    objective = _objective(truths, _settings(precision=precision))
+    seen: set[torch.dtype] = set()
+    objective.pipe.unet.conv_in.register_forward_hook(lambda _layer, _given, made: seen.add(made.dtype))
+    (part,) = parts(0, 2, 1, 0, 1)
+    found = objective.losses(Networks(objective.pipe), part)
+    assert seen == {kind} and {value.dtype for value in found.values()} == {torch.float32}
 
 
 def test_the_global_random_states_are_left_alone(
@@ -210,21 +227,30 @@ def test_only_the_newest_states_are_kept(truths: GroundTruths, tmp_path: Path) -
     assert _saved(tmp_path) == [4, 6]
 
 
-def test_a_stop_during_validation_leaves_it_and_its_point_is_made_again(truths: GroundTruths, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("at", "fitting", "kept"), [(6, True, [4, 6]), (3, True, [2, 3]), (3, False, [2])], ids=["save", "fits", "too slow"]
+)
+def test_a_stop_during_validation_keeps_its_step_and_its_point_is_made_again(
+    truths: GroundTruths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int, fitting: bool, kept: list[int]
+) -> None:
     settings = _settings(steps=9, log_every=3, validate_every=3, checkpoint_every=2)
     whole, points = _run(truths, settings, tmp_path / "whole")
 
     def long(_net: object, step: int, stopping: Callable[[], bool]) -> dict[str, float]:
-        if step == 6:
+        if step == at:
             assert not stopping()
             signal.raise_signal(signal.SIGTERM)
             assert stopping()
             raise CutShort
         return {"val_psnr": 1.0}
 
+    if not fitting:
+        monkeypatch.setattr("diffretouch.training.resume.SLOWEST_SAVE_S", 0.0)
     with pytest.raises(Stopped) as stopped:
         _run(truths, settings, tmp_path / "cut", validate=long)
-    assert stopped.value.code == 143
+    assert stopped.value.code == 143 and _saved(tmp_path / "cut") == kept
+    with pytest.raises(Stopped):  # and while the point is made again
+        _run(truths, settings, tmp_path / "cut", validate=long)
     resumed, again = _run(truths, settings, tmp_path / "cut")
     assert torch.equal(_weights(whole), _weights(resumed)) and points == again
 

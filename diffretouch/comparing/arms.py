@@ -16,19 +16,19 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from diffretouch.code import code_fingerprint
+from diffretouch.code import BELOW, code_fingerprint
 from diffretouch.config import PARAMS, Arm, Params
 from diffretouch.files.atomic import write_json, write_text
 from diffretouch.files.tables import read_table
 from diffretouch.files.workspace import new_dir, stage_dir, training_dir
+from diffretouch.training.prepare import CODE as TRAINING
 from diffretouch.training.resume import Mark, flat
 
 DONE = "done.json"
 SPENT = "spent.jsonl"
-BELOW = ("attributes.py", "bilateral_grid.py", "color.py", "condition.py", "devices.py", "files", "model", "seeds.py")
 MEASURES = ("evaluation", "metrics.py", "stages/evaluate.py")
 CODE = {
-    "train": (*BELOW, "training", "stages/train.py"),
+    "train": TRAINING,
     "peer-train": (*BELOW, "training", "peers", "comparing/peer_train.py", "comparing/peer_sample.py"),
     "sample": (*BELOW, "sampling", "stages/sample.py"),
     "peer-sample": (*BELOW, "peers", "comparing/peer_sample.py"),

@@ -11,6 +11,7 @@ from torch import nn
 
 from diffretouch.comparing.peer_sample import WEIGHTS
 from diffretouch.config import Params
+from diffretouch.devices import compute_alike
 from diffretouch.files.atomic import whole, write_text
 from diffretouch.files.workspace import new_dir, stage_dir, training_dir
 from diffretouch.peers import new_peer
@@ -31,7 +32,7 @@ def run(params: Params, dataset: str, network: str, letter: str = "") -> None:
     settings, folder = params.train, training_dir(dataset)
     accelerator = ranks.new_accelerator(params.runtime.device)
     device = accelerator.device
-    torch.use_deterministic_algorithms(True, warn_only=device.type == "cuda")
+    compute_alike(device)
     prepared = open_prepared(params, dataset, folder / "views", device)
     expert = params.corpus(dataset).experts.index(letter) if letter else None
     peer = new_peer(network, settings.seed).to(device)

@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from diffretouch.config import Params, Train
+from diffretouch.devices import compute_alike
 from diffretouch.errors import UserError
 from diffretouch.files.atomic import write_text
 from diffretouch.files.workspace import new_dir, report_dir, stage_dir, training_dir
@@ -42,8 +43,7 @@ def run(params: Params, dataset: str) -> None:
     torch.set_num_threads(runtime.threads)
     accelerator = ranks.new_accelerator(runtime.device)
     device, folder = accelerator.device, training_dir(dataset)
-    # a GPU has no deterministic gradient of the slicing: there the losses repeat to rounding only
-    torch.use_deterministic_algorithms(True, warn_only=device.type == "cuda")
+    compute_alike(device)
     if accelerator.is_main_process:
         prepare(params, dataset, folder / "views", device)
     accelerator.wait_for_everyone()

@@ -68,6 +68,7 @@ def fit(
         _say(accelerator, f"going on from step {first} of {settings.steps}")
     for point in history:
         on_point(point)
+    saved = first
     model = accelerator.prepare(net)
     trained = [parameter for group in optimiser.param_groups for parameter in group["params"]]
 
@@ -75,15 +76,44 @@ def fit(
         return {"history": history, "window": window, **{n: p.state_dict() for n, p in kept.items()}}
 
     def save(step: int) -> None:
+        nonlocal saved
         if first_process:
             states.save(step, state_now())
         accelerator.wait_for_everyone()
+        saved = step
+
+    def fits() -> bool:
+        # the first process, which writes, knows whether there is time for it
+        return bool(_agreed(accelerator, int(first_process and states.fits(state_now()))))
+
+    def close(point: dict[str, float]) -> int:
+        """Measure the network where that is due, and put the window's point on the curves; 0, or the signal that came
+        meanwhile and left all that undone.
+        """
+        nonlocal window
+        step, measured, unfinished = int(point["step"]), dict[str, float](), 0
+        if step % settings.validate_every < settings.log_every or step == settings.steps:
+            if first_process:
+                try:
+                    measured = validate(averaged.module, step, lambda: bool(stops))
+                except CutShort:
+                    unfinished = stops[0]
+            if unfinished := _agreed(accelerator, unfinished):
+                return unfinished
+        history.append(point | {name: round(value, 4) for name, value in measured.items()})
+        window = []
+        on_point(history[-1])
+        return 0
 
     total = settings.batch_size * settings.accumulation * accelerator.num_processes
     pending: list[dict[str, Tensor]] = []
     started = said = looked = time.monotonic()
-    saved, look_every = first, 1
+    look_every = 1
     with stop_requests(LEAVES_AFTER_S) as stops:
+        # a state of a step with a point is kept before the network is measured, which may take long
+        left = window and _is_due(first, settings.log_every, settings)
+        if left and (stop := close(_point(window, first, schedule, settings, history))):
+            raise _stopped(accelerator, stop, first, saved)
         for step in range(first, settings.steps):
             optimiser.zero_grad(set_to_none=True)
             of_step: list[dict[str, Tensor]] = []
@@ -101,7 +131,7 @@ def fit(
             pending.append({**means, "gradient_norm": norm.detach()})
 
             done = step + 1
-            is_point, is_save = (done % n == 0 or done == settings.steps for n in _intervals(settings))
+            is_point, is_save = (_is_due(done, n, settings) for n in (settings.log_every, settings.checkpoint_every))
             if not (is_point or is_save or len(pending) >= look_every or device.type == "cpu"):
                 continue
             window += _finite(accelerator, pending, done, settings)
@@ -110,28 +140,15 @@ def fit(
             look_every = max(1, min(LOOK_EVERY, LOOK_EVERY_MS // max(1, step_ms)))
             pending, looked = [], now
             stop = _agreed(accelerator, stops[0] if stops else 0)
-            if is_point:
-                point = {"step": done} | {name: round(_mean(window, name), 6) for name in window[0]}
-                point["learning_rate"] = round(float(schedule.get_last_lr()[0]), 8)
-                window = []
-                if done > settings.warmup_steps:
-                    _refuse_divergence(point, (history or [point])[0], settings)
-                if done % settings.validate_every < settings.log_every or done == settings.steps:
-                    measured, unfinished = dict[str, float](), 0
-                    if first_process:
-                        try:
-                            measured = validate(averaged.module, done, lambda: bool(stops))
-                        except CutShort:
-                            unfinished = stops[0]
-                    if unfinished := _agreed(accelerator, unfinished):
-                        raise _stopped(accelerator, unfinished, done, saved)
-                    point |= {name: round(value, 4) for name, value in measured.items()}
-                history.append(point)
-                on_point(point)
-            # the first process, which writes, knows whether there is time for it
-            if _agreed(accelerator, int(first_process and states.fits(state_now()))) if stop else is_save:
+            ended = _point(window, done, schedule, settings, history) if is_point else None
+            if fits() if stop else is_save:
                 save(done)
-                saved = done
+            if ended and not stop:
+                stop = close(ended)
+                if stop and saved < done and fits():
+                    save(done)
+            if stop:
+                raise _stopped(accelerator, stop, done, saved)
             now = time.monotonic()
             if now - said > SAY_EVERY_S or done == settings.steps:
                 said, last = now, (window or history)[-1]
@@ -142,10 +159,27 @@ def fit(
                     f"train {done}/{settings.steps}: {shown}; {rate * total:.1f} ground truths/s, "
                     f"{_memory(device):.1f} GiB, {(settings.steps - done) / rate:.0f} s left",
                 )
-            if stop:
-                raise _stopped(accelerator, stop, done, saved)
     net.load_state_dict(averaged.module.state_dict())
     net.eval()
+
+
+def _is_due(step: int, every: int, settings: Train) -> bool:
+    return step % every == 0 or step == settings.steps
+
+
+def _point(
+    window: list[dict[str, float]],
+    step: int,
+    schedule: torch.optim.lr_scheduler.LambdaLR,
+    settings: Train,
+    history: list[dict[str, float]],
+) -> dict[str, float]:
+    """The curves' point after so many steps: means over the window. UserError where it diverges."""
+    point = {"step": step} | {name: round(_mean(window, name), 6) for name in window[0]}
+    point["learning_rate"] = round(float(schedule.get_last_lr()[0]), 8)
+    if step > settings.warmup_steps:
+        _refuse_divergence(point, (history or [point])[0], settings)
+    return point
 
 
 def _refuse_divergence(point: dict[str, float], first: dict[str, float], settings: Train) -> None:
@@ -156,10 +190,6 @@ def _refuse_divergence(point: dict[str, float], first: dict[str, float], setting
                 f"training diverges: {name} is {point[name]:.3g} before step {point['step']:.0f}, {whose} is "
                 f"{usual:.3g} (train.divergence {settings.divergence:g}): lower train.learning_rate"
             )
-
-
-def _intervals(settings: Train) -> tuple[int, int]:
-    return settings.log_every, settings.checkpoint_every
 
 
 def _place(accelerator: Accelerator) -> tuple[int, int]:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from diffretouch.attributes import ATTRIBUTES
-from diffretouch.code import code_fingerprint
+from diffretouch.code import BELOW, code_marks
 from diffretouch.condition import conditions, just_noticeable
 from diffretouch.config import Attributes, Params, Train
 from diffretouch.errors import UserError
@@ -32,6 +32,9 @@ from diffretouch.training.resume import Mark, flat
 FIT_PICTURES = 64
 """Ground truths the small autoencoder is fitted on, at most."""
 MARKS = "marks.json"
+VIEWS_CODE = (*BELOW, "training/autoencoder.py", "training/data.py", "training/prepare.py")
+CODE = (*BELOW, "training", "stages/train.py")
+"""Of this package, what a training's weights depend on, and what its views do."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ class Prepared:
 
     def marks(self, settings: Train) -> dict[str, Mark]:
         """What a training with `settings` on this is made of, for its resumable states."""
-        return {**flat(settings.model_dump(mode="json"), "train"), **flat(self.digest, "data"), **_code()}
+        return {**flat(settings.model_dump(mode="json"), "train"), **flat(self.digest, "data"), **_made_by(CODE)}
 
 
 def prepare(
@@ -83,7 +86,7 @@ def prepare(
         **flat(settings.autoencoder.model_dump(mode="json"), "autoencoder"),
         **flat(settings.start.model_dump(mode="json"), "start"),
         **flat(scales, "attributes"),
-        **_code(),
+        **_made_by(VIEWS_CODE),
         **{str(path.relative_to(decoded)): _stamp(path) for path in _pictures(rows, decoded, experts)},
         "device": device.type,
     }
@@ -192,5 +195,5 @@ def _scheme(dataset: str) -> Attributes:
     return Attributes.model_validate({key: scales[key] for key in ("size", "scheme", "just_noticeable")})
 
 
-def _code() -> dict[str, Mark]:
-    return {"code": code_fingerprint(), **{name: version(name) for name in ("torch", "diffusers")}}
+def _made_by(code: tuple[str, ...]) -> dict[str, Mark]:
+    return {**flat(code_marks(code), "code"), **{name: version(name) for name in ("torch", "diffusers")}}

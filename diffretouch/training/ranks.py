@@ -13,7 +13,7 @@ from types import FrameType
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs
+from accelerate.utils import DynamoBackend, GradientAccumulationPlugin, InitProcessGroupKwargs, TorchDynamoPlugin
 
 from diffretouch.devices import pick_device
 from diffretouch.errors import ConfigError, UserError
@@ -33,12 +33,19 @@ def is_rank() -> bool:
 def new_accelerator(device: str) -> Accelerator:
     """This process among those that train together; `device` is `runtime.device`.
 
-    `train.precision` alone says what is computed in bf16, whatever `accelerate config` was told on this machine.
+    params.yaml alone says what is computed in bf16, accumulated and compiled, whatever `accelerate config` was told on
+    this machine.
     """
     if parent := os.environ.get(PARENT):
         die_with(int(parent))
     cpu = pick_device(device).type == "cpu"
-    return Accelerator(cpu=cpu, mixed_precision="no", kwargs_handlers=[InitProcessGroupKwargs(timeout=WAIT)])
+    return Accelerator(
+        cpu=cpu,
+        mixed_precision="no",
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
+        dynamo_plugin=TorchDynamoPlugin(backend=DynamoBackend.NO),
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=WAIT)],
+    )
 
 
 def together(processes: int, command: list[str], device: str) -> None:
