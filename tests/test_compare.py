@@ -393,17 +393,30 @@ def test_the_verdict_holds_the_targets() -> None:
         "full__psnr_best_of_minus_best_peer__expert_a": 0.2,
         "full__psnr_best_of_minus_best_peer__expert_b": 0.1,
     }
-    assert list(lines_of(settings, **good).values()) == [True] * 7
+    assert list(lines_of(settings, **good).values()) == [True] * 8
     for key, value in {
         "full__slope__contrast": 0.29,
         "published__slope__all": 0.75,
         "full__excess_cross_talk__all": 0.16,
+        "full__excess_cross_talk__colorfulness_TO_contrast": 0.16,
         "no_grid__texture__all": 0.995,
         "full__psnr_minus_best_peer__all": 0.99,
         "full__psnr_minus_mean_expert__all": -0.01,
         "full__psnr_best_of_minus_best_peer__expert_b": -0.1,
     }.items():
         assert sum(not met for met in lines_of(settings, **good | {key: value}).values()) == 1, key
+
+
+def test_the_verdict_counts_seeds_whose_sliders_reach_it_by_themselves() -> None:
+    steep = {"0": (0.7, 0.7), "1": (0.65, 0.29), "2": (0.5, 0.5), "all": (0.62, 0.5)}
+    rows = [
+        {"arm": "full", "seed": seed, "metric": "slope", "slice": part, "mean": mean}
+        for seed, (own, least) in steep.items()
+        for part, mean in {"all": own, **dict.fromkeys(ATTRIBUTES, own), "contrast": least}.items()
+    ]
+    table = pd.DataFrame(rows).assign(low=0.0, high=1.0, n=3, groups=2)
+    (line,) = verdict(numbers.Numbers(table), load(ROOT / "params.yaml").compare)
+    assert line.met and line.found.endswith("by seed 0.70, 0.65, 0.50: 1 of them by themselves")
 
 
 # processes
