@@ -250,19 +250,20 @@ def test_two_processes_train_like_one_with_the_doubled_batch(start: Path, tmp_pa
     """gloo on the CPU: the same losses to rounding, whether this package starts the processes or torchrun does.
 
     `accelerate launch` starts them through torchrun, one command a machine, where there are GPUs; here two machines are
-    played by one.
+    played by one, which accumulate besides.
     """
     found = {}
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc_per_node", "1"]
     meet = ["--master_addr", "127.0.0.1", "--master_port", str(free_port())]
     machines = [[*torchrun, *meet, "--node_rank", rank, "-m", "diffretouch", "train", "fivek"] for rank in "01"]
-    for name, commands, processes, batch in (
-        ("one", [COMMAND], 1, 4),
-        ("two", [COMMAND], 2, 2),
-        ("launched", machines, 1, 2),
+    for name, commands, processes, batch, accumulation in (
+        ("one", [COMMAND], 1, 4, 1),
+        ("two", [COMMAND], 2, 2, 1),
+        ("launched", machines, 1, 1, 2),
     ):
         root = copy(start, tmp_path / name)
-        set_params(root, {"batch_size": batch, "steps": 8, "log_every": 1}, {"processes": processes})
+        steps = {"batch_size": batch, "accumulation": accumulation, "steps": 8, "log_every": 1}
+        set_params(root, steps, {"processes": processes})
         log = root / "log"
         with log.open("w") as file:
             started = [subprocess.Popen(command, cwd=root, stderr=file) for command in commands]
