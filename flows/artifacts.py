@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import socket
 from collections.abc import Iterable
 from html import escape
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 REPORT = Path("reports/index.html")
+PAGES = "DIFFRETOUCH_PAGES"
+"""Where a web server shows pages of the repository, by their paths in it: https://lab/diffretouch."""
 
 
 def publish(rows: list[dict[str, Any]], datasets: Iterable[str], root: Path, whose: str = "") -> None:
@@ -28,17 +32,24 @@ def publish(rows: list[dict[str, Any]], datasets: Iterable[str], root: Path, who
             words = headlines(dataset, json.loads(file.read_text()), whose)
             create_markdown_artifact(words, key=f"metrics-{key(dataset)}{ending}")
     if not whose and (root / REPORT).is_file():
-        link(root / REPORT)
+        link(root / REPORT, root)
 
 
-def link(page: Path) -> None:
+def link(page: Path, root: Path) -> None:
     """The way to a report."""
-    create_markdown_artifact(way(page), key="report", description="The report")
+    create_markdown_artifact(way(page, root), key="report", description="The report")
 
 
-def way(page: Path) -> str:
-    """Where a page lies, in words: a browser does not open a file from a page that came from a server."""
-    return f"On {socket.gethostname()}, in a browser there: {page.as_uri()}"
+def way(page: Path, root: Path) -> str:
+    """A link to a page of the repository `root`, where it is known who shows these.
+
+    Else where it lies, in words: a browser does not open a file from a page that came from a server.
+    """
+    words = f"On {socket.gethostname()}, in a browser there: {page.as_uri()}"
+    if not (shown := os.environ.get(PAGES)):
+        return words
+    path = quote(page.relative_to(root).as_posix())
+    return f"[{path}]({shown.rstrip('/')}/{path})\n\n{words}"
 
 
 def key(name: str) -> str:

@@ -74,6 +74,7 @@ def nightly_report(
     """
     given = Path(model) if model else None
     wanted = report.Wanted(rev=rev, model=given, dataset=dataset, timeouts=tuple(timeouts or ()))
-    page = report.make(asked_for(root), wanted)
-    artifacts.link(page)
+    place = asked_for(root)
+    page = report.make(place, wanted)
+    artifacts.link(page, place)
     return str(page)

@@ -235,7 +235,7 @@ def compare(dataset: str, root: Path, place: Path, other: Path | None) -> Verdic
     with slots.held(wanted, f"the judging of {dataset}", get_run_logger().info, root=place):
         verdict = gate(dataset, place, other, place / registry.verdict_folder(dataset))
     broken = "".join(f"- {artifacts.plain(f'{why.rule}: {why.found}; asked: {why.asked}')}\n" for why in verdict.broken)
-    page = artifacts.way(_keep_verdict(root, place, dataset))
+    page = artifacts.way(_keep_verdict(root, place, dataset), root)
     words = f"**{verdict.decision}**: {artifacts.plain(verdict.summary)}\n\n{broken}\n{page}"
     create_markdown_artifact(
         words, key=f"verdict-{artifacts.key(dataset)}", description=f"The gate on {dataset}'s challenger"

@@ -49,7 +49,10 @@ def test_killed_twice_and_run_again(server: str, project: Path) -> None:
     assert sum(kill_while_running(project, 2, 5, real_server.environment(), ("flow", "dvc")).values()) == 2
 
 
-def test_a_stage_that_takes_too_long_is_ended_and_what_it_printed_is_kept(server: str, project: Path) -> None:
+def test_a_stage_that_takes_too_long_is_ended_and_what_it_printed_is_kept(
+    server: str, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(artifacts.PAGES, "https://lab/pages/")
     write_params(project, sleep="work/decode/a", datasets="[a]")
     (project / "reports/a").mkdir(parents=True)
     number = '{"test": {"<b>x|": {"psnr": {"mean": 1.5, "low": 1, "high": 2, "n": 3, "groups": 1}}}}'
@@ -70,7 +73,10 @@ def test_a_stage_that_takes_too_long_is_ended_and_what_it_printed_is_kept(server
     assert {"stages", "metrics-a", "report"} <= set(found)
     assert "decode@a.log" in found["stages"]["data"]
     assert "&lt;b&gt;x&#124; | psnr | 1.5 | [1, 2] | 3 | 1" in found["metrics-a"]["data"]
-    assert (project / artifacts.REPORT).as_uri() in found["report"]["data"]
+    link, _, words = found["report"]["data"].partition("\n\n")
+    assert link == "[reports/index.html](https://lab/pages/reports/index.html)"
+    monkeypatch.delenv(artifacts.PAGES)
+    assert (project / artifacts.REPORT).as_uri() in words == artifacts.way(project / artifacts.REPORT, project)
 
 
 def test_two_chains_queue_for_one_gpu(server: str, tmp_path: Path) -> None:
