@@ -83,16 +83,18 @@ def give_back(notes: Path, say: Callable[[str], None]) -> None:
 
     What cannot be given back is free when its lease has run out, and what has run out already is nothing to the server.
     """
-    left = sorted(notes.glob("*"))
+    left = sorted(notes.glob("????????-????-????-????-????????????"))
     if not left:
         return
     with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}), _client() as client:
-        try:
-            for note in left:
+        for note in left:
+            try:
                 _release(client, UUID(note.name))
-                note.unlink()
-        except httpx.HTTPError as error:
-            say(f"slots of an earlier, killed run are free when their lease has run out, and not before: {error}")
+            except httpx.HTTPError as error:
+                say(f"slots of an earlier, killed run are free when their lease has run out, and not before: {error}")
+                if isinstance(error, httpx.ConnectError):
+                    return  # nothing was sent
+            note.unlink(missing_ok=True)
 
 
 def _client(answer_s: float = ANSWER_S) -> SyncPrefectClient:
@@ -179,11 +181,11 @@ def _keep(first: UUID, wanted: Wanted, done: threading.Event, say: Callable[[str
 def _return(lease: UUID, wanted: Wanted, say: Callable[[str], None]) -> None:
     """Give it back, if need be to a server that answers late: sent twice, it could free what is somebody else's."""
     end = time.monotonic() + LEASE_S
+    _forget(lease, wanted)
     with _client(LEASE_S) as client:
         while True:
             try:
                 _release(client, lease)
-                _forget(lease, wanted)
             except httpx.HTTPError as error:
                 if isinstance(error, httpx.ConnectError) and time.monotonic() < end:
                     time.sleep(1)  # it has not been sent

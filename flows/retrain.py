@@ -232,7 +232,7 @@ def compare(dataset: str, root: Path, place: Path, other: Path | None) -> Verdic
     Speed and memory are measured, too, so it has its slots as a stage has.
     """
     wanted = slots.needed(f"sample@{dataset}", place)
-    with slots.held(wanted, f"the judging of {dataset}", get_run_logger().info, root=place):
+    with slots.held(wanted, f"the judging of {dataset}", get_run_logger().info):
         verdict = gate(dataset, place, other, place / registry.verdict_folder(dataset))
     broken = "".join(f"- {artifacts.plain(f'{why.rule}: {why.found}; asked: {why.asked}')}\n" for why in verdict.broken)
     page = artifacts.way(_keep_verdict(root, place, dataset), root)

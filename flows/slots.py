@@ -41,7 +41,7 @@ SHARE = 0.75
 """Of a machine's cores one stage asks for at most: what needs but one is not to wait for days, nor to be waited for."""
 POLL_S = 1.0
 NOTES = Path(".dvc/tmp/flow-slots")
-"""A folder a machine: another may go on with what it holds."""
+"""A folder a host: what runs on another, or in another container, is not ended here, and may go on."""
 
 
 def needed(stage: str, root: Path) -> dict[str, int]:
@@ -49,7 +49,7 @@ def needed(stage: str, root: Path) -> dict[str, int]:
     kind = stage.rpartition(":")[2].partition("@")[0]
     runtime = yaml.safe_load((root / "params.yaml").read_text()).get("runtime") or {}
     processes = runtime.get("processes", 1) if kind == "train" else 1
-    machine = _machine()
+    machine = _plain(os.environ.get(MACHINE) or socket.gethostname())
     gpus: list[str] = []
     if kind in GPU_STAGES and _on_gpu(runtime.get("device", "cpu")):
         visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(processes)))
@@ -60,10 +60,6 @@ def needed(stage: str, root: Path) -> dict[str, int]:
     else:
         cores = processes * runtime.get(CORES.get(kind, ""), 1)
     return {**dict.fromkeys(sorted(gpus), 1), f"{CPU}{machine}": min(cores, math.ceil(SHARE * _cores()))}
-
-
-def _machine() -> str:
-    return _plain(os.environ.get(MACHINE) or socket.gethostname())
 
 
 def _plain(name: str) -> str:
@@ -99,7 +95,7 @@ def held(
         for name, count in wanted.items():
             most = _cores() if name.startswith(CPU) else 1
             take = (
-                partial(leased, Wanted(name, count, most, root and root / NOTES / _machine()), say)
+                partial(leased, Wanted(name, count, most, root and root / NOTES / _plain(socket.gethostname())), say)
                 if PREFECT_API_URL.value()
                 else partial(_locked, name, count, most)
             )
@@ -110,7 +106,7 @@ def held(
 def give_back_left(root: Path, say: Callable[[str], None]) -> None:
     """Free the slots of a server that a killed process has left in the workspace, where nothing of it runs any more."""
     if PREFECT_API_URL.value():
-        leases.give_back(root / NOTES / _machine(), say)
+        leases.give_back(root / NOTES / _plain(socket.gethostname()), say)
 
 
 def _wait(

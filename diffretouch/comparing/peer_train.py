@@ -22,6 +22,9 @@ from diffretouch.training.loop import fit
 from diffretouch.training.prepare import open_prepared
 from diffretouch.training.resume import States
 
+CODE = ("peers", "comparing/peer_train.py")
+"""What a peer's weights depend on beside what ours do."""
+
 
 def run(params: Params, dataset: str, network: str, letter: str = "") -> None:
     """Train the peer `network` on the prepared views, of all experts or of the one with this `letter`.
@@ -38,7 +41,7 @@ def run(params: Params, dataset: str, network: str, letter: str = "") -> None:
     peer = new_peer(network, settings.seed).to(device)
     peer.detail = prepared.scheme.size
     told = {"network": network, "expert": letter, "runtime.processes": accelerator.num_processes}
-    marks = {**prepared.marks(settings), **told}
+    marks = {**prepared.marks(settings, CODE), **told}
     history: list[dict[str, float]] = []
     fit(
         net=peer,

@@ -60,9 +60,13 @@ class Prepared:
         """(V,4) whether the experts differ noticeably on each view of `data`."""
         return data.half >= just_noticeable(data.mid, self.scheme)
 
-    def marks(self, settings: Train) -> dict[str, Mark]:
-        """What a training with `settings` on this is made of, for its resumable states."""
-        return {**flat(settings.model_dump(mode="json"), "train"), **flat(self.digest, "data"), **_made_by(CODE)}
+    def marks(self, settings: Train, code: tuple[str, ...] = ()) -> dict[str, Mark]:
+        """What a training with `settings` on this is made of, for its resumable states; `code`: of another network."""
+        return {
+            **flat(settings.model_dump(mode="json"), "train"),
+            **flat(self.digest, "data"),
+            **_made_by((*CODE, *code)),
+        }
 
 
 def prepare(
