@@ -126,6 +126,7 @@ def retrain(
     outcomes, failed, name = list[Outcome](), dict[str, UserError](), dataset or "all"
     try:
         with clone.only_one(wishes.root):
+            # a killed retraining may have begun from another commit, in a clone that no chain will enter again
             for place in (wishes.root / clone.PLACE).glob("*/"):
                 slots.give_back_left(place, get_run_logger().warning)
             known = config.load(wishes.root / "params.yaml").datasets

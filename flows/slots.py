@@ -95,7 +95,7 @@ def held(
         for name, count in wanted.items():
             most = _cores() if name.startswith(CPU) else 1
             take = (
-                partial(leased, Wanted(name, count, most, root and root / NOTES / _plain(socket.gethostname())), say)
+                partial(leased, Wanted(name, count, most, root and _notes(root)), say)
                 if PREFECT_API_URL.value()
                 else partial(_locked, name, count, most)
             )
@@ -106,7 +106,11 @@ def held(
 def give_back_left(root: Path, say: Callable[[str], None]) -> None:
     """Free the slots of a server that a killed process has left in the workspace, where nothing of it runs any more."""
     if PREFECT_API_URL.value():
-        leases.give_back(root / NOTES / _plain(socket.gethostname()), say)
+        leases.give_back(_notes(root), say)
+
+
+def _notes(root: Path) -> Path:
+    return root / NOTES / _plain(socket.gethostname())
 
 
 def _wait(
