@@ -80,7 +80,7 @@ def new_objective(settings: Train, size: int, device: torch.device, *, plain: bo
     """The network at step 0 with random ground truths: as the project trains it, or as diffusers has it."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        vae = new_autoencoder(settings.autoencoder, settings.norm_groups).eval().requires_grad_(False).to(device)
+        vae = new_autoencoder(settings.autoencoder).eval().requires_grad_(False).to(device)
     pipe = new_pipeline(settings, vae, "fixed_small", settings.seed).to(device)
     data, pictures = ground_truths(vae, settings, size)
     differ = torch.ones(VIEWS, 4, dtype=torch.bool)

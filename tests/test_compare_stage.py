@@ -11,17 +11,21 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 import yaml
+from torch.nn.functional import interpolate
 
+from diffretouch.attributes import ATTRIBUTES, scores
 from diffretouch.comparing.arms import SPENT
 from diffretouch.config import Params, load
 from diffretouch.errors import ConfigError
 from diffretouch.files.pictures import read_srgb
 from diffretouch.files.tables import write_table
 from diffretouch.metrics import psnr
+from diffretouch.model import RetouchPipeline
 from diffretouch.stages import attributes, compare
 from tests import browser, fake_chain
 from tests.train_start import TINY
@@ -39,13 +43,14 @@ def arm(network: str, words: str, **train: object) -> dict:
 
 
 def tiny() -> Params:
-    """Two arms of ours without and with a grid, a peer; one seed."""
+    """Two arms of ours, with a grid and with an autoencoder of its own and none, and a peer; one seed."""
     tree = fake_chain.params().model_dump(mode="json")
     tree["datasets"] = ["fivek"]
     tree["train"] |= TINY
     tree["train"]["autoencoder"] |= {"source": None, "steps": 2, "channels": [8, 8, 8, 8], "crop": 32, "batch_size": 2}
     tree["sample"]["axis_points"] = 3
-    arms = {"full": arm("diffretouch", HOSTILE), "csrnet": arm("csrnet", "a peer")}
+    painted = arm("diffretouch", "painted", output="autoencoder", autoencoder={"norm_groups": 1})
+    arms = {"full": arm("diffretouch", HOSTILE), "painted": painted, "csrnet": arm("csrnet", "a peer")}
     tree["compare"] |= {"seeds": [0], "draws": 2, "photos": 1, "arms": arms}
     tree["runtime"] |= {"device": "cpu", "threads": 1, "workers": 1}
     return Params.model_validate(tree)
@@ -99,7 +104,8 @@ def test_it_went_on_and_its_arms_share_what_is_prepared(compared: Path) -> None:
     assert re.search(r"stopped at step \d", log) and re.search(r"going on from step \d", log)
     # another inode would mean that training did not take the prepared views as its own
     places = list((compared / ARMS).rglob("views/marks.json"))
-    assert len(places) == 3 and len({path.stat().st_ino for path in places}) == 1
+    # one of the two sets of views is of the arm with an autoencoder of its own
+    assert len(places) == 5 and len({path.stat().st_ino for path in places}) == 2
     spent = [json.loads(line) for line in (compared / ARMS / "full-0" / SPENT).read_text().splitlines()]
     assert [(line["step"], line["exit"]) for line in spent] == [
         ("train", 143),
@@ -124,11 +130,43 @@ def test_numbers_are_those_of_the_pictures(compared: Path) -> None:
         assert found[name, "0", "psnr", "all"] == found[name, "all", "psnr", "all"]
     over = found["full", "all", "psnr", "all"] - found["csrnet", "all", "psnr", "all"]
     assert found["full", "all", "psnr_minus_best_peer", "all"] == pytest.approx(over, abs=2e-4)
-    # four steps hardly move a grid or a peer away from the photo; the tiny autoencoder knows nothing yet
-    assert found["full", "all", "texture", "all"] > 0.9 > found["full", "all", "texture_autoencoder", "all"]
+    # four steps hardly move a grid or a peer away from the photo
+    assert found["full", "all", "texture", "all"] > 0.9 > found["painted", "all", "texture", "all"]
     assert {"slope", "excess_cross_talk"} <= set(found["full"].index.get_level_values("metric"))
     assert "slope" not in found["csrnet"].index.get_level_values("metric")
     assert found["csrnet", "all", "psnr_best_of", "expert_a"] > 0
+
+
+def test_what_a_decoder_passes_on_is_that_of_a_loop(compared: Path) -> None:
+    found, decoded = table(compared), compared / "work/decode/fivek"
+    assert "psnr_autoencoder" not in found["full"].index.get_level_values("metric")
+    manifest = pd.read_parquet(decoded / "manifest.parquet").query("split == 'test' and status == 'ok'")
+    truths = pd.read_parquet(compared / "work/attributes/fivek/attributes.parquet").set_index(["photo_id", "expert"])
+    scales = json.loads((compared / "work/attributes/fivek/scales.json").read_text())
+    pipe = RetouchPipeline.from_pretrained(compared / ARMS / "painted-0/work/train/fivek/model", local_files_only=True)
+    near, passed = [], {name: [] for name in ATTRIBUTES}
+    for _, photo in manifest.iterrows():
+        again, own = [], []
+        for x in "abc":
+            right = torch.tensor(read_srgb(decoded / photo[f"expert_{x}"])).movedim(2, 0)[None]
+            resize = {"mode": "bilinear", "antialias": True, "align_corners": False}
+            with torch.no_grad():
+                square = interpolate(right, size=(pipe.picture_size,) * 2, **resize)
+                made = pipe.vae.decode(pipe.vae.encode(square * 2 - 1).latent_dist.mean).sample / 2 + 0.5
+            made = interpolate(made.clamp(0, 1), size=right.shape[2:], **resize).clamp(0, 1)
+            near.append(psnr(made[0].numpy(), right[0].numpy()))
+            again.append(scores(made, scales["size"])[0].double())
+            own.append([truths.loc[(photo["photo_id"], x), f"score_{name}"] for name in ATTRIBUTES])
+        for i, name in enumerate(ATTRIBUTES):
+            a, b = np.array([float(s[i]) for s in again]), np.array([s[i] for s in own])
+            limit = scales["just_noticeable"][name] * ((max(b) + min(b)) / 2 if name == "contrast" else 1)
+            if (max(b) - min(b)) / 2 >= limit:
+                passed[name].append(np.polyfit(b, a, 1)[0])
+    assert found["painted", "all", "psnr_autoencoder", "all"] == pytest.approx(np.mean(near), abs=1e-3)
+    for name, slopes in passed.items():
+        assert slopes and found["painted", "all", "slope_autoencoder", name] == pytest.approx(np.mean(slopes), abs=1e-3)
+    html = (compared / "reports/fivek/compare.html").read_text(encoding="utf-8")
+    assert html.count("is painted by its autoencoder's decoder") == 1
 
 
 def test_what_people_get_holds_no_time_and_stands_by_itself(compared: Path) -> None:

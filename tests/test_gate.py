@@ -419,7 +419,7 @@ def test_peoples_verdict_counts_where_there_is_one(trees, tmp_path) -> None:
 
 def test_costs_are_measured_on_a_real_model(trees, tmp_path) -> None:
     model, train = gate_trees.copy(trees["better"], tmp_path / "real"), tiny_train()
-    made = new_pipeline(train, new_autoencoder(train.autoencoder, train.norm_groups), "fixed_small", seed=1)
+    made = new_pipeline(train, new_autoencoder(train.autoencoder), "fixed_small", seed=1)
     made.register_to_config(origin={"licence": "CC0"})
     made.save_pretrained(model / "work/train" / DATASET / "model")
     costs = {"photos": 2, "seconds_a_photo": 600.0, "peak_gib": 0.01}

@@ -27,7 +27,7 @@ def tiny_train() -> Train:
 @pytest.fixture(scope="module")
 def pipe() -> RetouchPipeline:
     train = tiny_train()
-    pipe = new_pipeline(train, new_autoencoder(train.autoencoder, train.norm_groups), "fixed_small", seed=1)
+    pipe = new_pipeline(train, new_autoencoder(train.autoencoder), "fixed_small", seed=1)
     # away from the identity, so that c and noise show
     last = pipe.grid_head.layers[-1]
     torch.nn.init.normal_(last.weight, std=0.3, generator=generator("test"))
@@ -45,7 +45,7 @@ def _condition(count: int) -> torch.Tensor:
 
 def test_starts_as_the_identity() -> None:
     train = tiny_train()
-    pipe = new_pipeline(train, new_autoencoder(train.autoencoder, train.norm_groups), "fixed_small", seed=1)
+    pipe = new_pipeline(train, new_autoencoder(train.autoencoder), "fixed_small", seed=1)
     out = pipe(_photos(2), _condition(2), num_inference_steps=2, generator=generator("noise"))
     assert torch.equal(torch.stack(out.images), _photos(2))
 
@@ -112,7 +112,7 @@ def test_wrong_arguments_are_named(pipe: RetouchPipeline) -> None:
 
 def test_autoencoder_by_path_needs_its_checksum(tmp_path: Path) -> None:
     train = tiny_train()
-    new_autoencoder(train.autoencoder, train.norm_groups).save_pretrained(tmp_path)
+    new_autoencoder(train.autoencoder).save_pretrained(tmp_path)
     with pytest.raises(UserError, match="sha256"):
         load_autoencoder(str(tmp_path), "0" * 64)
     with pytest.raises(UserError, match="neither a folder nor in the local hub cache"):

@@ -117,7 +117,7 @@ def test_real_profiles_have_the_published_size(name: str) -> None:
     """METHOD section 1: 924.1 M parameters with the autoencoder; 83,653,863 are Stable Diffusion's autoencoder's."""
     train = load(ROOT / "profiles" / f"{name}.yaml").train
     with torch.device("meta"):
-        vae = new_autoencoder(train.autoencoder, train.norm_groups)
+        vae = new_autoencoder(train.autoencoder)
         parts = [new_unet(train), vae, GridHead(train.grid_depth), Guide()]
     counts = [sum(p.numel() for p in part.parameters()) for part in parts]
     assert counts == [840_471_688, 83_653_863, 13_584, 109]
@@ -235,7 +235,7 @@ def test_new_parts_have_a_rate_of_their_own(bases: dict[str, Path]) -> None:
 
 def test_from_nothing_the_groups_are_unet_and_heads() -> None:
     train = tiny_train()
-    pipe = new_pipeline(train, new_autoencoder(train.autoencoder, train.norm_groups), "fixed_small", seed=1)
+    pipe = new_pipeline(train, new_autoencoder(train.autoencoder), "fixed_small", seed=1)
     unet, heads = parameter_groups(pipe, train)
     assert unet["params"] == [p for p in pipe.unet.parameters() if p.requires_grad]
     assert heads["params"] == [*pipe.grid_head.parameters(), *pipe.guide.parameters()]
@@ -269,7 +269,7 @@ def test_a_started_model_is_saved_as_any_other(bases: dict[str, Path], tmp_path:
 
 def test_an_earlier_model_goes_on_as_it_is(tmp_path: Path) -> None:
     train = tiny_train()
-    vae = new_autoencoder(train.autoencoder, train.norm_groups)
+    vae = new_autoencoder(train.autoencoder)
     earlier = new_pipeline(train, vae, "fixed_small", seed=1)
     torch.nn.init.normal_(earlier.grid_head.layers[-1].weight, generator=generator("earlier"))
     earlier.register_modules(guide=Guide(input_range="symmetric"))

@@ -56,7 +56,7 @@ ODD = {
 def parts() -> dict[str, Any]:
     """Networks away from the identity, so that every switch shows."""
     train = tiny_train()
-    parts = new_pipeline(train, new_autoencoder(train.autoencoder, train.norm_groups), "fixed_large", seed=1).components
+    parts = new_pipeline(train, new_autoencoder(train.autoencoder), "fixed_large", seed=1).components
     torch.nn.init.normal_(parts["grid_head"].layers[-1].weight, std=0.3, generator=generator("test"))
     guide = Guide(input_range="symmetric")
     with torch.no_grad():
@@ -128,6 +128,39 @@ def test_all_weights_are_safetensors(parts: dict[str, Any], tmp_path: Path) -> N
     for name in weights:
         with safe_open(tmp_path / name, "pt") as file:
             assert {file.get_tensor(key).dtype for key in file.keys()} == {torch.float32}  # noqa: SIM118
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("way", ["loaded", "moved", "autocast"])
+def test_sixteen_bits_are_the_networks_and_never_the_pictures(
+    parts: dict[str, Any], tmp_path: Path, way: str, kind: torch.dtype
+) -> None:
+    for output in ("grid", "autoencoder"):
+        pipe = make(parts, **ODD | {"output": output})
+        pipe.save_pretrained(tmp_path)
+        less = RetouchPipeline.from_pretrained(tmp_path, local_files_only=True, dtype=kind if way == "loaded" else None)
+        less.set_progress_bar_config(disable=True)
+        if way == "moved":
+            less.to(kind)
+        elif way == "autocast":
+            less.autocast_dtype = kind
+        weights = {
+            part: {weight.dtype for weight in less.components[part].parameters()}
+            for part in ("unet", "vae", "grid_head", "guide")
+        }
+        half = {torch.float32 if way == "autocast" else kind}
+        assert weights == {"unet": half, "vae": half, "grid_head": {torch.float32}, "guide": {torch.float32}}
+        for part in ("grid_head", "guide"):
+            was = pipe.components[part].state_dict()
+            assert all(torch.equal(weight, was[name]) for name, weight in less.components[part].state_dict().items())
+        seen: set[torch.dtype] = set()
+        less.unet.conv_in.register_forward_hook(lambda _layer, _given, made, seen=seen: seen.add(made.dtype))
+        (images, grids), (exact, exact_grids) = results(less), results(pipe)
+        assert seen == {kind} and images.dtype == grids.dtype == torch.float32
+        # bfloat16 keeps 8 bits of a number, float16 11
+        near = {torch.bfloat16: 0.1, torch.float16: 0.0125}[kind]
+        for found, right in ((images, exact), (grids, exact_grids)):
+            assert 0 < (found - right).abs().max() < near * right.std(), output
 
 
 def test_a_model_saved_before_the_switches_loads_as_it_was(parts: dict[str, Any], tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from diffretouch.attributes import ATTRIBUTES
 from diffretouch.config import Params
 from diffretouch.errors import ConfigError, UserError
 from diffretouch.files.pictures import read_srgb, write_picture
+from diffretouch.model import RetouchPipeline
 from diffretouch.model.build import new_autoencoder, new_pipeline
 from diffretouch.sampling.made import Made, Part
 from diffretouch.sampling.sweeps import RANGES, Request, requests
@@ -122,7 +123,7 @@ def build(root: Path) -> Path:
     """What the stage reads."""
     fake_chain.build(root, "fivek")
     train = tiny_train()
-    pipe = new_pipeline(train, new_autoencoder(train.autoencoder, train.norm_groups), "fixed_small", seed=1)
+    pipe = new_pipeline(train, new_autoencoder(train.autoencoder), "fixed_small", seed=1)
     # away from the identity, so that c and noise show
     torch.nn.init.normal_(pipe.grid_head.layers[-1].weight, std=0.3, generator=generator("test"))
     pipe.save_pretrained(root / "work/train/fivek/model", safe_serialization=True)
@@ -271,6 +272,25 @@ def test_a_run_that_died_goes_on(here: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert seen == photos[:2] + photos[1:] and whole_stage() == undivided
 
 
+def test_a_precision_is_that_of_the_network(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: set[torch.dtype] = set()
+    call = RetouchPipeline.call_unet
+
+    def watched(pipe: RetouchPipeline, *given: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        with pipe.unet.conv_in.register_forward_hook(lambda _layer, _given, made: seen.add(made.dtype)):
+            return call(pipe, *given)
+
+    monkeypatch.setattr(RetouchPipeline, "call_unet", watched)
+    run()
+    exact = pictures()
+    assert seen == {torch.float32}
+    for precision, kind in (("bf16", torch.bfloat16), ("fp16", torch.float16)):
+        seen.clear()
+        run(precision=precision)
+        apart = np.concatenate([np.abs(made.astype(int) - exact[path]).ravel() for path, made in pictures().items()])
+        assert seen == {kind} and 0 < apart.max() <= 8 and apart.mean() < 0.5
+
+
 def test_what_something_else_made_is_not_taken(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen, photos = counting(monkeypatch), photo_ids()
     everything = Part(1, 1)
@@ -282,7 +302,7 @@ def test_what_something_else_made_is_not_taken(here: Path, monkeypatch: pytest.M
 
     assert made() == photos and made() == []
     assert made(splits=["val", "test"]) == []  # there is no other photo, and the same pictures
-    assert made(seed=1) == made(batch_size=4) == made(random_draws=3) == photos
+    assert made(seed=1) == made(batch_size=4) == made(random_draws=3) == made(precision="bf16") == photos
     weights = Path("work/train/fivek/model/unet/diffusion_pytorch_model.safetensors")
     before = weights.read_bytes()
     try:

@@ -33,7 +33,7 @@ from diffretouch.seeds import generator
 from diffretouch.training import autoencoder, losses, resume
 from diffretouch.training.augment import expose, gains
 from diffretouch.training.data import GroundTruths, unit
-from diffretouch.training.diffusion import DiffRetouchObjective, Networks
+from diffretouch.training.diffusion import DiffRetouchObjective, Networks, pipeline_with
 from diffretouch.training.loop import fit
 from diffretouch.training.objective import Part, parts
 from diffretouch.training.ranks import new_accelerator
@@ -68,7 +68,7 @@ truths = pytest.fixture(_truths, scope="module")
 
 def _objective(truths: GroundTruths, settings: Train) -> DiffRetouchObjective:
     with torch.random.fork_rng(devices=[]):
-        vae = new_autoencoder(settings.autoencoder, settings.norm_groups)
+        vae = new_autoencoder(settings.autoencoder)
     pipe = new_pipeline(settings, vae, "fixed_small", settings.seed)
     return DiffRetouchObjective(pipe, truths, SCALE, torch.ones(3, 4, dtype=torch.bool), settings)
 
@@ -202,6 +202,12 @@ def test_a_precision_is_that_of_the_networks_layers_and_of_no_loss(
     (part,) = parts(0, 2, 1, 0, 1)
     found = objective.losses(Networks(objective.pipe), part)
     assert seen == {kind} and {value.dtype for value in found.values()} == {torch.float32}
+    seen.clear()
+    with torch.no_grad():
+        out = pipeline_with(objective.pipe, Networks(objective.pipe))(
+            torch.rand(1, 3, 16, 16, generator=generator("p")), torch.zeros(1, 4), generator=generator("n")
+        )
+    assert seen == {kind} and out.images[0].dtype == torch.float32  # so validation computes as training does
 
 
 def test_the_global_random_states_are_left_alone(
@@ -216,7 +222,7 @@ def test_the_global_random_states_are_left_alone(
 
     monkeypatch.setattr(torch.cuda, "manual_seed_all", refused)
     before = states()
-    autoencoder.fit(tiny_train().autoencoder, 8, torch.rand(2, 3, 64, 64, generator=generator("p")), seed=0)
+    autoencoder.fit(tiny_train().autoencoder, torch.rand(2, 3, 64, 64, generator=generator("p")), seed=0)
     pipe, _ = _run(truths, _settings(control_loss="published", condition_dropout=0.2), tmp_path)
     pipe(torch.rand(1, 3, 16, 16, generator=generator("p")), torch.ones(1, 4), generator=generator("n"))
     assert states() == before

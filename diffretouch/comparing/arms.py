@@ -157,7 +157,7 @@ def open_folder(folder: Path, params: Params) -> None:
 def views_of(run: Run) -> Path:
     """The folder in which what `run` trains on is prepared; arms and seeds that need the same share it."""
     train = run.params.train
-    names = ("seed", "views", "network_size", "norm_groups", "autoencoder", "start", "validation_photos")
+    names = ("seed", "views", "network_size", "autoencoder", "start", "validation_photos")
     text = json.dumps(train.model_dump(mode="json", include=set(names)), sort_keys=True)
     return run.folder.parent / f"views-{run.seed}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 

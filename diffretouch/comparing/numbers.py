@@ -8,8 +8,9 @@ Measures of the long table, by `slice` (all, expert_<x>, an attribute, a pair `m
    highest PSNR.
  - slope, spearman; excess_cross_talk: how far the slope of another attribute lies outside the range from 0 to the
    experts' own correlation; `all` is the mean over pairs.
- - texture: `texture.survival`; texture_experts and texture_autoencoder: of the experts' own results, and of what the
-   autoencoder alone makes of these.
+ - texture: `texture.survival`; texture_experts: of the experts' own results.
+ - psnr_autoencoder, slope_autoencoder, texture_autoencoder: of an arm painted by its autoencoder's decoder, what that
+   alone makes of the experts' own results (`probe.decoder`).
  - psnr_best_of: to each expert, the best of N draws.
 """
 

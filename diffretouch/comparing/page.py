@@ -67,6 +67,7 @@ def render(dataset: str, card: dict[str, str], params: Params, table: pd.DataFra
         best_peer=best_peer(table, params),
         attributes=ATTRIBUTES,
         sliders=[name for name in settings.arms if numbers.get(name, "slope")],
+        painted=[name for name in settings.arms if numbers.get(name, "psnr_autoencoder")],
         lines=verdict(numbers, settings),
         sheets=[_sheet(photo, params) for photo in photos[: settings.photos]],
         count=numbers.get(REFERENCES[0], "psnr"),

@@ -1,4 +1,8 @@
-"""What is measured on an arm beyond the evaluate stage: texture, and the best of many varied results."""
+"""What is measured on an arm beyond the evaluate stage: texture, the best of many varied results, and its decoder.
+
+An arm that is painted by the autoencoder's decoder can be no better than that alone makes of the experts' own results:
+how near it comes, how much of the experts' differences it passes on, and of their texture.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,8 @@ from torch.nn.functional import interpolate
 
 from diffretouch.attributes import ATTRIBUTES, scores
 from diffretouch.comparing.adjust import vary
-from diffretouch.config import Params, Sample
+from diffretouch.condition import just_noticeable, photo_range
+from diffretouch.config import Attributes, Params, Sample
 from diffretouch.devices import pick_device
 from diffretouch.evaluation.texture import survival
 from diffretouch.files.pictures import Picture, read_srgb
@@ -42,8 +47,8 @@ class Scene:
     photo_id: str
     photo: Picture
     experts: dict[str, Picture]
-    half: Tensor
-    """(4,) half-range of its experts' scores."""
+    scores: Tensor
+    """(K,4) of its experts' results."""
     own: dict[str, Picture]
     """By expert, ours told that expert's c; or under "" a peer's one result."""
 
@@ -55,30 +60,30 @@ def run(params: Params, dataset: str) -> None:
     model = stage_dir("train", dataset) / MODEL
     pipe = None
     if model.exists():
-        from diffretouch.model import RetouchPipeline  # heavy, and of no use to a peer
+        from diffretouch.sampling.retouching import open_model  # heavy, and of no use to a peer
 
-        pipe = RetouchPipeline.from_pretrained(model, local_files_only=True).to(pick_device(params.runtime.device))
-    size = int(read_scales(dataset)["size"])
+        pipe = open_model(model, params.sample, pick_device(params.runtime.device))
+    scales = read_scales(dataset)
+    settings = Attributes(**{name: scales[name] for name in Attributes.model_fields})
     rows = []
     scenes = _scenes(params, dataset)
     for scene in track(scenes, f"probe {dataset}", len(scenes)):
         found = scene()
-        for metric, part, value in _measure(found, pipe, params, dataset, size):
+        for metric, part, value in _measure(found, pipe, params, dataset, settings):
             rows.append({"photo_id": found.photo_id, "metric": metric, "slice": part, "value": value})
     write_table(new_dir(stage_dir("probe", dataset)) / "probe.parquet", pd.DataFrame(rows))
 
 
 def _measure(
-    scene: Scene, pipe: RetouchPipeline | None, params: Params, dataset: str, size: int
+    scene: Scene, pipe: RetouchPipeline | None, params: Params, dataset: str, settings: Attributes
 ) -> list[tuple[str, str, float]]:
     out = [("texture", "all", _mean(survival(scene.photo, made) for made in scene.own.values()))]
     out.append(("texture_experts", "all", _mean(survival(scene.photo, made) for made in scene.experts.values())))
-    if pipe is not None:
-        again = (reconstructed(pipe, made, params.train.network_size) for made in scene.experts.values())
-        out.append(("texture_autoencoder", "all", _mean(survival(scene.photo, made) for made in again)))
+    if pipe is not None and pipe.config.output == "autoencoder":
+        out += decoder(scene, pipe, settings)
     asked = draws(dataset, scene.photo_id, params.sample, params.compare.draws)
     if pipe is None:
-        made = varied(scene, asked, size)
+        made = varied(scene, asked, settings.size)
     else:
         from diffretouch.sampling.retouching import retouched
 
@@ -90,6 +95,24 @@ def _measure(
     return [*out, *(("psnr_best_of", f"expert_{x}", value) for x, value in best.items())]
 
 
+def decoder(scene: Scene, pipe: RetouchPipeline, settings: Attributes) -> list[tuple[str, str, float]]:
+    """What the autoencoder alone makes of the experts' results: metric, slice, value.
+
+    Its slope in an attribute is that of the scores it returns over the experts' own, both away from their means over
+    the experts; where these differ by less than is noticeable there is none.
+    """
+    made = {x: reconstructed(pipe, truth) for x, truth in scene.experts.items()}
+    near = _mean(psnr(picture, scene.experts[x]) for x, picture in made.items())
+    out = [("psnr_autoencoder", "all", near)]
+    out.append(("texture_autoencoder", "all", _mean(survival(scene.photo, picture) for picture in made.values())))
+    again = torch.cat([scores(_planes(picture)[None], settings.size) for picture in made.values()]).double()
+    found, own = (s - s.mean(0) for s in (again, scene.scores))
+    mid, half = photo_range(scene.scores)
+    slope = torch.where(half < just_noticeable(mid, settings), torch.nan, (found * own).sum(0) / own.square().sum(0))
+    out += [("slope_autoencoder", name, value) for name, value in zip(ATTRIBUTES, slope.tolist(), strict=True)]
+    return [*out, ("slope_autoencoder", "all", _mean(slope.tolist()))]
+
+
 def draws(dataset: str, photo_id: str, settings: Sample, count: int) -> list[Request]:
     """The random c of a photo, the same for every arm."""
     return [r for r in requests(dataset, photo_id, {}, settings.seed, count, 3) if r.sweep == DRAWN]
@@ -99,13 +122,14 @@ def varied(scene: Scene, asked: list[Request], size: int) -> list[Picture]:
     """A peer's one result, adjusted so that its scores move by c half-ranges of the photo, for the same random c."""
     base = _planes(scene.own[""])[None]
     c = torch.tensor([request.condition for request in asked], dtype=torch.float64)
-    unit = scene.half.clamp(min=1e-6)
+    unit = photo_range(scene.scores)[1].clamp(min=1e-6)
     made = vary(base, scores(base, size).double() + c * unit, unit, size)
     return [image.permute(1, 2, 0).numpy() for image in made]
 
 
-def reconstructed(pipe: RetouchPipeline, picture: Picture, side: int) -> Picture:
-    """What the autoencoder alone makes of a picture: squared to `side`, encoded, decoded, back at its own size."""
+def reconstructed(pipe: RetouchPipeline, picture: Picture) -> Picture:
+    """What the autoencoder alone makes of a picture: squared as in training, encoded, decoded, at its own size."""
+    side = pipe.picture_size
     square = partial(interpolate, mode="bilinear", antialias=True, align_corners=False)
     seen = square(_planes(picture)[None], size=(side, side)).to(pipe.device)
     latent = pipe.vae.encode(seen * 2 - 1).latent_dist.mode() * pipe.vae.config.scaling_factor
@@ -126,21 +150,21 @@ def _scenes(params: Params, dataset: str) -> list[partial[Scene]]:
     chosen = samples[(samples["split"] == "test") & (samples["sweep"] == sweep)]
     out = []
     for photo_id, part in chosen.groupby("photo_id", sort=True):
-        table = truths.loc[truths["photo_id"] == photo_id, [f"score_{a}" for a in ATTRIBUTES]]
-        s = torch.tensor(table.to_numpy(np.float64))
+        table = truths[truths["photo_id"] == photo_id].set_index("expert").loc[list(experts)]
+        s = torch.tensor(table[[f"score_{a}" for a in ATTRIBUTES]].to_numpy(np.float64))
         own = {
             str(row["expert"]) if sweep == "expert" else "": sampled / row["path"] for row in part.to_dict("records")
         }
         line = manifest.loc[photo_id]
         decoded = stage_dir("decode", dataset)
         results = {x: decoded / line[f"expert_{x}"] for x in experts}
-        out.append(partial(_read, str(photo_id), decoded / line["input"], results, (s.amax(0) - s.amin(0)) / 2, own))
+        out.append(partial(_read, str(photo_id), decoded / line["input"], results, s, own))
     return out
 
 
-def _read(photo_id: str, photo: Path, experts: dict[str, Path], half: Tensor, own: dict[str, Path]) -> Scene:
+def _read(photo_id: str, photo: Path, experts: dict[str, Path], scored: Tensor, own: dict[str, Path]) -> Scene:
     opened = ({name: read_srgb(path) for name, path in paths.items()} for paths in (experts, own))
-    return Scene(photo_id, read_srgb(photo), next(opened), half, next(opened))
+    return Scene(photo_id, read_srgb(photo), next(opened), scored, next(opened))
 
 
 def _planes(picture: Picture) -> Tensor:

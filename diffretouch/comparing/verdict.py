@@ -79,18 +79,16 @@ def _control(numbers: Numbers, settings: Compare) -> list[Line]:
 
 
 def _texture(numbers: Numbers, settings: Compare) -> list[Line]:
-    own = numbers.get(settings.judged, "texture")
-    alone = numbers.get(settings.judged, "texture_autoencoder")
-    painted = {
-        n: numbers.get(n, "texture") for n, arm in settings.arms.items() if arm.train.get("output") == "autoencoder"
-    }
-    others = {"the autoencoder alone": alone, **painted}
-    known = {name: found for name, found in others.items() if found is not None}
+    own, known = numbers.get(settings.judged, "texture"), dict[str, float]()
+    for name in settings.arms:
+        painted, alone = numbers.get(name, "texture"), numbers.get(name, "texture_autoencoder")
+        if painted and alone:
+            known |= {name: painted.mean, "its autoencoder alone": alone.mean}
     if own is None or not known:
         return []
-    found = f"{own.mean:.3f} against " + ", ".join(f"{name} {other.mean:.3f}" for name, other in known.items())
-    best = max(other.mean for other in known.values())
-    return [Line("the photo's gradients survive: more of them than without a grid", found, own.mean > best)]
+    found = f"{own.mean:.3f} against " + ", ".join(f"{name} {other:.3f}" for name, other in known.items())
+    target = "the photo's gradients survive: more of them than without a grid"
+    return [Line(target, found, own.mean > max(known.values()))]
 
 
 def _variants(settings: Compare) -> list[str]:

@@ -24,6 +24,8 @@ class Sample(Section):
     axis_points: int = Field(ge=3)
     """Points from -1 to 1 along each attribute, other c = 0, the same noise."""
     batch_size: Positive
+    precision: Literal["fp32", "bf16", "fp16"]
+    """Of the U-Net's arithmetic, as in the paper fp16 on a GPU; weights, noise, grid and pictures stay in fp32."""
     splits: tuple[Literal["val", "test"], ...]
     """Splits that are sampled; test is what the report shows, so it must be one of them."""
 

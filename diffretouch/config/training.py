@@ -22,6 +22,9 @@ class Autoencoder(Section):
     widths 128, 256, 512, 512), small has one layer and no attention."""
     channels: tuple[Positive, Positive, Positive, Positive]
     """Widths of the fitted one: four levels, hence a factor of 8."""
+    norm_groups: Positive
+    """Of the fitted one. As many as a level has channels, each channel is normalised by itself over the whole picture,
+    and its mean, brightness or a colour, hardly passes."""
     steps: Positive
     """Optimiser steps of the fit."""
     batch_size: Positive
@@ -30,9 +33,11 @@ class Autoencoder(Section):
     learning_rate: float = Field(gt=0)
 
     @model_validator(mode="after")
-    def _checksum(self) -> Autoencoder:
+    def _whole(self) -> Autoencoder:
         if self.source is not None and self.sha256 is None:
             raise ValueError("a source needs the sha256 of its diffusion_pytorch_model.safetensors beside it")
+        if odd := [c for c in self.channels if c % self.norm_groups]:
+            raise ValueError(f"widths {odd} are not multiples of norm_groups {self.norm_groups}")
         return self
 
 
@@ -66,7 +71,7 @@ class Train(Section):
     accumulation: Positive
     """Batches whose gradients are added up to one step."""
     precision: Literal["fp32", "bf16"]
-    """Of the U-Net's arithmetic; weights, grid, losses and averages stay in fp32."""
+    """Of the U-Net's arithmetic, in validation, too; weights, grid, losses and averages stay in fp32."""
     network_size: Positive
     """Side in pixels of the square the network sees; latents are an eighth of it."""
     channels: tuple[Positive, ...]
@@ -77,6 +82,7 @@ class Train(Section):
     head_channels: Positive
     """Channels of an attention head; a trained `start` brings its own number of heads."""
     norm_groups: Positive
+    """Of the U-Net."""
     grid_depth: Positive
     """Guide bins of the bilateral grid."""
     output: Literal["grid", "autoencoder"]
@@ -174,7 +180,6 @@ class Train(Section):
             raise ValueError(
                 f"autoencoder.crop {self.autoencoder.crop} is larger than network_size {self.network_size}"
             )
-        odd = [c for c in (*self.channels, *self.autoencoder.channels) if c % self.norm_groups]
-        if odd:
+        if odd := [c for c in self.channels if c % self.norm_groups]:
             raise ValueError(f"widths {odd} are not multiples of norm_groups {self.norm_groups}")
         return self

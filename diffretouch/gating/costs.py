@@ -76,12 +76,11 @@ def _lost(model: Path, _: _Job, reason: str) -> Cost:
 
 @torch.no_grad()
 def _run(job: _Job, _: Reserve) -> Cost:
-    from diffretouch.model import RetouchPipeline  # heavy, and only this process needs it
+    from diffretouch.sampling.retouching import open_model  # heavy, and only this process needs it
 
     torch.set_num_threads(job.threads)
     device = pick_device(job.device)
-    pipe = RetouchPipeline.from_pretrained(job.model, local_files_only=True).to(device)
-    pipe.set_progress_bar_config(disable=True)
+    pipe = open_model(job.model, job.sample, device)
     took = []
     for path in (job.photos[0], *job.photos):
         photo = torch.from_numpy(read_srgb(path)).permute(2, 0, 1)

@@ -9,7 +9,7 @@ from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 
 from diffretouch.config import Autoencoder, Train
 from diffretouch.model.grid import GridHead, Guide
-from diffretouch.model.pipeline import RetouchPipeline
+from diffretouch.model.pipeline import AUTOCAST, RetouchPipeline
 from diffretouch.model.start import earlier_pipeline, holds_pipeline, scheduler_like, start_folder, widened_unet
 from diffretouch.model.weights import LATENT_CHANNELS, load_autoencoder
 
@@ -47,7 +47,7 @@ def new_scheduler(variance: str) -> DDPMScheduler:
     )
 
 
-def new_autoencoder(settings: Autoencoder, norm_groups: int) -> AutoencoderKL:
+def new_autoencoder(settings: Autoencoder) -> AutoencoderKL:
     """An AutoencoderKL of factor 8, not yet fitted."""
     levels, full = len(settings.channels), settings.shape == "stable_diffusion"
     return AutoencoderKL(
@@ -56,7 +56,7 @@ def new_autoencoder(settings: Autoencoder, norm_groups: int) -> AutoencoderKL:
         block_out_channels=settings.channels,
         layers_per_block=2 if full else 1,
         latent_channels=LATENT_CHANNELS,
-        norm_num_groups=norm_groups,
+        norm_num_groups=settings.norm_groups,
         mid_block_add_attention=full,
     )
 
@@ -92,12 +92,15 @@ def new_pipeline(train: Train, autoencoder: AutoencoderKL, variance: str, seed: 
     if folder is not None and holds_pipeline(folder):
         pipe = earlier_pipeline(folder, train, autoencoder, variance)
         pipe.register_to_config(**settings)
+        pipe.autocast_dtype = AUTOCAST[train.precision]
         return pipe
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed GPUs, too
         unet = new_unet(train) if folder is None else widened_unet(folder, train)
         grid_head, guide = GridHead(train.grid_depth), Guide()
     scheduler = new_scheduler(variance) if folder is None else scheduler_like(folder, variance)
-    return RetouchPipeline(
+    pipe = RetouchPipeline(
         unet=unet, vae=autoencoder, grid_head=grid_head, guide=guide, scheduler=scheduler, **settings
     )
+    pipe.autocast_dtype = AUTOCAST[train.precision]
+    return pipe

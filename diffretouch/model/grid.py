@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, ClassVar
+
 import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
@@ -10,11 +13,24 @@ from torch import Tensor, nn
 from diffretouch.bilateral_grid import identity_affine
 
 
-class GridHead(ModelMixin, ConfigMixin):
+class _FullPrecision(ModelMixin, ConfigMixin):
+    """Weights that stay fp32 where a pipeline's become 16-bit: a picture's colours are no better than these."""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        def kept(weight: Tensor) -> Tensor:
+            made = fn(weight)
+            return made if made.dtype.itemsize >= weight.dtype.itemsize else weight.to(made.device)
+
+        return super()._apply(kept, recurse)
+
+
+class GridHead(_FullPrecision):
     """Features (N,4,h,w) to a grid (N,12,depth,h/4,w/4): two strided 3x3, two 1x1 convolutions; identity at first.
 
     `last_relu`: whether a ReLU stands between the two 1x1 convolutions; METHOD names none for the released weights.
     """
+
+    _keep_in_fp32_modules: ClassVar[list[str]] = ["layers"]
 
     @register_to_config
     def __init__(self, depth: int = 8, last_relu: bool = True) -> None:
@@ -40,11 +56,13 @@ class GridHead(ModelMixin, ConfigMixin):
         return self.layers(features).unflatten(1, (12, self.depth))
 
 
-class Guide(ModelMixin, ConfigMixin):
+class Guide(_FullPrecision):
     """A photo's guide: a colour matrix, one piecewise-linear curve a channel, their mean (109 parameters).
 
     `input_range` is "unit" for photos fed in [0,1]; "symmetric" feeds them as [-1,1], as the released weights expect.
     """
+
+    _keep_in_fp32_modules: ClassVar[list[str]] = ["matrix", "matrix_bias", "thresholds", "slopes", "bias"]
 
     @register_to_config
     def __init__(self, knots: int = 16, input_range: str = "unit") -> None:

@@ -22,6 +22,8 @@ from diffretouch.model.card import CARD, model_card
 from diffretouch.model.grid import GridHead, Guide
 from diffretouch.model.steps import starting_noise, timesteps
 
+AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""What params.yaml's precisions mean for `RetouchPipeline.autocast_dtype`."""
 PIXELS_A_LATENT = 8
 """Side in pixels that a latent's side stands for."""
 
@@ -55,7 +57,13 @@ class RetouchPipeline(DiffusionPipeline):
             times the latent's side.
         output: "grid", or "autoencoder": the picture is then its decoder's, of the last call's Z_0, without a grid.
         origin: what the model was made from, JSON-able: the fields of `card.Origin`; they make the model card.
+
+    `pipe.to(torch.bfloat16)` and `from_pretrained(..., dtype=torch.float16)` halve the U-Net's and the autoencoder's
+    weights; noise, grid, guide and pictures stay fp32.
     """
+
+    autocast_dtype: torch.dtype | None = None
+    """The U-Net's arithmetic where it is less than that of its weights, which it leaves as they are."""
 
     def __init__(
         self,
@@ -115,17 +123,25 @@ class RetouchPipeline(DiffusionPipeline):
         """Side of the square latent."""
         return int(self.unet.config.sample_size)
 
+    @property
+    def picture_size(self) -> int:
+        """Side in pixels of the square that the autoencoder encodes to a latent and decodes from it."""
+        return PIXELS_A_LATENT * self.latent_size
+
     def predict(self, latent: Tensor, timestep: Tensor, photo: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
         """One U-Net call: Z_t (N,4,h,h), t (N,), `network_input` photo (N,3,h,h), c (N,4) -> eps (N,4,h,h), grid."""
         eps, features = self.call_unet(latent, timestep, photo, condition)
         return eps, self.grid_head(features)
 
     def call_unet(self, latent: Tensor, timestep: Tensor, photo: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
-        """As `predict`, but up to the grid's features, (N,4,h,h): the part that training may run in bf16."""
+        """As `predict`, but up to the grid's features, (N,4,h,h): the part that may run in 16 bits."""
         signed = condition * condition.new_tensor(self.config.condition_signs)
         token = (signed * self.config.condition_gain)[:, None]
-        out = self.unet(torch.cat([latent, photo], dim=1), timestep, encoder_hidden_states=token).sample
-        eps, features = out.chunk(2, dim=1)
+        less, kind = self.autocast_dtype, self.unet.dtype
+        with torch.autocast(latent.device.type, less, enabled=less is not None):
+            seen = torch.cat([latent, photo], dim=1).to(kind)
+            out = self.unet(seen, timestep, encoder_hidden_states=token.to(kind)).sample
+        eps, features = out.to(latent.dtype).chunk(2, dim=1)
         return eps, features
 
     def network_input(self, photo: Tensor) -> Tensor:
@@ -133,7 +149,7 @@ class RetouchPipeline(DiffusionPipeline):
         side = self.latent_size
         if self.config.network_resize == "nearest":
             # pixels of the square that the autoencoder would have seen
-            return interpolate(_square(photo, PIXELS_A_LATENT * side), size=(side, side), mode="nearest") * 2 - 1
+            return interpolate(_square(photo, self.picture_size), size=(side, side), mode="nearest") * 2 - 1
         return _square(photo, side) * 2 - 1
 
     def retouch(self, photo: Tensor, grid: Tensor) -> Tensor:
@@ -212,7 +228,8 @@ class RetouchPipeline(DiffusionPipeline):
     @torch.no_grad()
     def decode(self, z0: Tensor) -> Tensor:
         """The autoencoder's pictures of latents: (N,4,h,h) -> (N,3,8h,8h) in [0,1]."""
-        return (self.vae.decode(z0 / self.vae.config.scaling_factor).sample / 2 + 0.5).clamp(0, 1)
+        decoded = self.vae.decode((z0 / self.vae.config.scaling_factor).to(self.vae.dtype)).sample
+        return (decoded.to(z0.dtype) / 2 + 0.5).clamp(0, 1)
 
 
 def _at_size(photo: Tensor, size: tuple[int, ...]) -> Tensor:

@@ -1,8 +1,9 @@
-"""A photo through a model, many times."""
+"""A model made ready for sampling, and a photo through it, many times."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,8 +11,17 @@ import torch
 from diffretouch.config import Sample
 from diffretouch.files.pictures import Picture
 from diffretouch.model import RetouchPipeline
+from diffretouch.model.pipeline import AUTOCAST
 from diffretouch.sampling.sweeps import Request
 from diffretouch.seeds import generator
+
+
+def open_model(folder: Path, settings: Sample, device: torch.device) -> RetouchPipeline:
+    """The model of a folder on `device`, its U-Net computing in `settings.precision`."""
+    pipe = RetouchPipeline.from_pretrained(folder, local_files_only=True).to(device)
+    pipe.autocast_dtype = AUTOCAST[settings.precision]
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
 
 
 def retouched(

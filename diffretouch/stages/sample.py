@@ -27,7 +27,7 @@ from diffretouch.files.workspace import new_dir, require, stage_dir
 from diffretouch.model import RetouchPipeline
 from diffretouch.progress import track
 from diffretouch.sampling.made import Made, Part
-from diffretouch.sampling.retouching import retouched
+from diffretouch.sampling.retouching import open_model, retouched
 from diffretouch.sampling.sweeps import Request, requests
 from diffretouch.seeds import seed_of
 
@@ -71,7 +71,7 @@ def run(params: Params, dataset: str, part: Part | None = None) -> None:
         if not made.has(photo_id, mark):
             todo[photo_id] = mark
     if todo:
-        pipe = RetouchPipeline.from_pretrained(model, local_files_only=True).to(device)
+        pipe = open_model(model, settings, device)
     what = f"sample {dataset}" + (f", part {part.number} of {part.of}" if part else "")
     for photo_id, mark in track(todo.items(), what, len(wanted), "photos", len(wanted) - len(todo)):
         with made.making(photo_id, mark) as folder:

@@ -14,13 +14,11 @@ from diffretouch.seeds import generator, seed_of
 KL_WEIGHT = 1e-6
 
 
-def fit(
-    settings: Autoencoder, norm_groups: int, pictures: Tensor, seed: int, device: torch.device | None = None
-) -> AutoencoderKL:
+def fit(settings: Autoencoder, pictures: Tensor, seed: int, device: torch.device | None = None) -> AutoencoderKL:
     """Fit on random crops of `pictures` (M,3,S,S) in [0,1]; its scaling_factor becomes 1/std of the latents."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed_of(seed, "autoencoder"))
-        vae = new_autoencoder(settings, norm_groups).to(device or torch.device("cpu"))
+        vae = new_autoencoder(settings).to(device or torch.device("cpu"))
     optimiser = torch.optim.AdamW(vae.parameters(), lr=settings.learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, settings.steps)
     for step in track(range(settings.steps), "autoencoder", settings.steps):

@@ -44,7 +44,9 @@ def pipeline_with(pipe: RetouchPipeline, networks: nn.Module) -> RetouchPipeline
     """The same pipeline around other trained networks, for instance their average."""
     parts: Any = networks
     settings = {name: value for name, value in pipe.config.items() if name not in pipe.components and name[0] != "_"}
-    return RetouchPipeline(**{**pipe.components, **{name: getattr(parts, name) for name in PARTS}}, **settings)
+    same = RetouchPipeline(**{**pipe.components, **{name: getattr(parts, name) for name in PARTS}}, **settings)
+    same.autocast_dtype = pipe.autocast_dtype
+    return same
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ class DiffRetouchObjective:
         control = settings.control_loss if settings.condition == "expert" else "none"
         if settings.output == "autoencoder":
             seen = pipe.network_input(photo)
-            eps, _ = net(self._unet, zt, t, seen, told)
+            eps, _ = net(pipe.call_unet, zt, t, seen, told)
             return _only_noise(mse_loss(eps, noise))
         if control == "ours":
             branches.append((zt, self._practised(drawn).to(device)))
@@ -146,14 +148,8 @@ class DiffRetouchObjective:
 
     def _retouched(self, latent: Tensor, t: Tensor, photo: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         seen = self.pipe.network_input(photo)
-        eps, features = self._unet(latent, t, seen, c)
-        grid = self.pipe.grid_head(features)
+        eps, grid = self.pipe.predict(latent, t, seen, c)
         return eps, self.pipe.retouch(photo, grid), grid
-
-    def _unet(self, latent: Tensor, t: Tensor, seen: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-        with torch.autocast(latent.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16"):
-            eps, features = self.pipe.call_unet(latent, t, seen, c)
-        return eps.float(), features.float()
 
     def _draw(self, part: Part) -> Drawn:
         settings, data, total = self.settings, self.data, part.total

@@ -86,7 +86,7 @@ def prepare(
     scales, scheme = read_scales(dataset), _scheme(dataset)
     rows = {"train": rows["train"], "val": _spread(rows["val"], settings.validation_photos)}
     marks = {
-        **flat([settings.views, settings.seed, settings.network_size, settings.norm_groups], "settings"),
+        **flat([settings.views, settings.seed, settings.network_size], "settings"),
         **flat(settings.autoencoder.model_dump(mode="json"), "autoencoder"),
         **flat(settings.start.model_dump(mode="json"), "start"),
         **flat(scales, "attributes"),
@@ -122,7 +122,7 @@ def prepare(
 def _fitted(settings: Train, pictures: Callable[[], Tensor], device: torch.device, folder: Path) -> AutoencoderKL:
     """The small autoencoder, fitted and saved in `folder` unless it lies there."""
     if not folder.exists():
-        vae = autoencoder.fit(settings.autoencoder, settings.norm_groups, pictures(), settings.seed, device)
+        vae = autoencoder.fit(settings.autoencoder, pictures(), settings.seed, device)
         beside = new_dir(folder.with_name(f".{folder.name}"))
         vae.save_pretrained(beside)
         beside.replace(folder)
