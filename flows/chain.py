@@ -27,7 +27,7 @@ from prefect.runtime import flow_run
 from prefect.states import Completed, Failed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows import artifacts, dvc_process, parts, slots, workspace
+from flows import artifacts, console, dvc_process, parts, slots, workspace
 from flows.commandline import MAX_WORKERS
 from flows.dvc_process import DvcBusy, Stopped
 from flows.graph import Stage
@@ -181,6 +181,7 @@ def reproduce(
 
     What became of each is left in `outcomes`.
     """
+    console.outlive_reader()
     dvc_process.allow()
     slots.give_back_left(root, get_run_logger().warning)  # what used them was ended by who holds the workspace
     found = survey(root, stages)

@@ -9,7 +9,6 @@ import contextlib
 import fcntl
 import os
 import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +18,7 @@ from dvc.exceptions import CheckoutError, DvcException
 from dvc.repo import Repo
 
 from diffretouch.errors import ConfigError, UserError
-from flows import family, git_process
+from flows import console, family, git_process
 
 PLACE = Path(".dvc/tmp/retrain")
 
@@ -43,7 +42,7 @@ def only_one(root: Path) -> Iterator[None]:
         os.pwrite(descriptor, str(os.getpid()).encode(), 0)
         for place in family.places(root / PLACE):  # before anything there is touched, whichever clone it is
             count = family.end(place)
-            print(f"ended {count} processes that a killed retraining had left in {place}", file=sys.stderr)
+            console.say(f"ended {count} processes that a killed retraining had left in {place}")
         yield
     finally:
         os.close(descriptor)

@@ -11,7 +11,7 @@ from pathlib import Path
 from prefect import flow, get_run_logger
 
 from diffretouch import profiles
-from flows import artifacts, chain, graph, report, workspace
+from flows import artifacts, chain, console, graph, report, workspace
 from flows.commandline import MAX_WORKERS
 from flows.place import asked_for
 
@@ -42,6 +42,7 @@ def reproduce(
     sample_parts: have workers make the sampled pictures in so many parts; this run waits for them on one more.
     wait: for another chain in the workspace; without it the run fails then.
     """
+    console.outlive_reader()
     place = asked_for(root)
     with workspace.hold(place, wait, get_run_logger().info):
         if profile and profiles.use(profile, place):
@@ -72,6 +73,7 @@ def nightly_report(
     root: the repository; the deployment's folder without one.
     timeouts: `sample=3600`: seconds after which a stage is ended, and there is no report.
     """
+    console.outlive_reader()
     given = Path(model) if model else None
     wanted = report.Wanted(rev=rev, model=given, dataset=dataset, timeouts=tuple(timeouts or ()))
     place = asked_for(root)

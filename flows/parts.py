@@ -24,7 +24,7 @@ from prefect.settings import PREFECT_API_URL
 from prefect.states import Cancelling
 
 from diffretouch.errors import ConfigError
-from flows import dvc_process, slots
+from flows import console, dvc_process, slots
 from flows.place import asked_for
 from flows.would_run import would_run
 
@@ -49,6 +49,7 @@ def sample_part(dataset: str, part: str, root: str) -> None:
     part: `2/4`, the second of four.
     root: the repository, as this machine sees it.
     """
+    console.outlive_reader()
     place, name, log = asked_for(root), f"sample@{dataset} {part}", get_run_logger().info
     if not (place / "dvc.yaml").is_file():
         raise ConfigError(f"this machine does not see {place}: mount it here under the same path")

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diffretouch.files.atomic import whole
+from flows import console
 from flows.commandline import add_root, add_timeout, end_on_sigterm
 
 PLACE, PREFIX, LOCK = Path(".dvc/tmp"), "report-", "lock"
@@ -174,7 +175,7 @@ def _forget_killed(folder: Path) -> None:
             except BlockingIOError:
                 continue  # of a report that is being made
             if count := family.end(lock.parent / "clone"):
-                print(f"ended {count} processes that a killed report had left in {lock.parent}", file=sys.stderr)
+                console.say(f"ended {count} processes that a killed report had left in {lock.parent}")
             shutil.rmtree(lock.parent, ignore_errors=True)
 
 

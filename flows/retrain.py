@@ -39,6 +39,7 @@ from flows import (
     chain,
     champion,
     clone,
+    console,
     git_process,
     graph,
     parts,
@@ -115,6 +116,7 @@ def retrain(
     sample_parts: have workers make the sampled pictures in so many parts; this run waits for them on one more.
     timeouts: `train=360000`: seconds after which a stage is ended, and the retraining has failed.
     """
+    console.outlive_reader()
     limits = tuple(timeouts or ())
     wishes = Wishes(asked_for(root), branch, max_workers, sample_parts, limits, settle_s, approval_s)
     teller = announce.Teller(notify_block)

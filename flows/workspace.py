@@ -23,7 +23,7 @@ import psutil
 import yaml
 
 from diffretouch.files.atomic import whole, write_json
-from flows import family
+from flows import console, family
 
 LOCK, HOLDER, KEPT = "flow.lock", "flow.json", "flow-dvc.lock"
 POLL_S = 1.0
@@ -44,7 +44,7 @@ def hold(root: Path, wait: bool = False, say: Callable[[str], None] | None = Non
     Ends first what an earlier, killed chain left running, and mends what it left half written. `say` gets a line about
     each of these; stderr without one.
     """
-    tell = say or _to_stderr
+    tell = say or console.say
     folder = root / ".dvc" / "tmp"
     if not folder.parent.is_dir():
         raise NoWorkspace(f"{root} is no DVC project: it has no .dvc. Run this in the repository, or name it: --root")
@@ -162,7 +162,3 @@ def _who(folder: Path) -> str:
     return (
         f"another chain runs in {place}: process {holder['pid']}{where} since {holder['since']}, `{holder['command']}`"
     )
-
-
-def _to_stderr(line: str) -> None:
-    print(line, file=sys.stderr)

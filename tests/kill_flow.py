@@ -95,7 +95,7 @@ def kill_worker(root: Path, after_s: float, where: str) -> None:
         again = real_worker.started(root)
         until(lambda: real_worker.state_of(again) == "COMPLETED", RUN_S, f"{where}: the next run's end")
     # its flow lives on by itself
-    assert real_worker.state_of(lost) == "COMPLETED", where
+    assert (state := real_worker.state_of(lost)) == "COMPLETED", f"{where}: the run it had started is {state}"
 
 
 def require_undisturbed(root: Path, project: ModuleType, undisturbed: Mapping[str, str], where: str) -> None:

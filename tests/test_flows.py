@@ -19,7 +19,7 @@ import pytest
 from dvc.repo import Repo
 
 from diffretouch.errors import ConfigError
-from flows import chain, deployed, dvc_process, family, graph, place, reproduce, slots, survey
+from flows import chain, deployed, dvc_process, family, graph, place, reproduce, slots, survey, workspace
 from tests import kill_flow, real_server
 from tests.small_project import STAGES, calls, dvc, until, write_params, write_project
 
@@ -104,6 +104,18 @@ def test_a_stage_waits_for_dvcs_lock_before_it_takes_slots(
         fcntl.flock(other, fcntl.LOCK_EX)
         results = chain.run(stages, project)
     assert [result.outcome for result in results] == ["ran"] and happened == ["waits", "free", "slots"]
+
+
+def test_a_deployed_chain_outlives_who_reads_its_console(server: str, project: Path) -> None:
+    """Its worker; rich would end the process at the next line that its main thread writes."""
+    words = [sys.executable, "-c", f"from flows import deployed; deployed.reproduce(root={str(project)!r})"]
+    with workspace.hold(project):
+        flow = subprocess.Popen(words, env=real_server.environment(), stderr=subprocess.PIPE, text=True)
+        assert flow.stderr is not None
+        assert any("another chain runs in" in line for line in flow.stderr)  # as far as that line
+        flow.stderr.close()
+    assert flow.wait(120) == 0
+    assert "up to date" in dvc(project, "status")
 
 
 def test_a_slow_stage_holds_up_only_what_needs_it(server: str, project: Path) -> None:

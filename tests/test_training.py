@@ -502,11 +502,11 @@ def test_disturbance_is_a_gain_in_linear_light() -> None:
 def test_fitted_autoencoder_has_unit_latents() -> None:
     settings = tiny_train().autoencoder
     pictures = torch.rand(4, 3, 64, 64, generator=generator("pictures"))
-    vae = autoencoder.fit(settings, 8, pictures, seed=0)
+    vae = autoencoder.fit(settings, pictures, seed=0)
     mean, std = autoencoder.encode(vae, pictures)
     assert mean.shape == (4, 4, 8, 8)
     assert float((mean.var() + std.square().mean()).sqrt()) == pytest.approx(1, abs=0.05)
-    again = autoencoder.fit(settings, 8, pictures, seed=0)
+    again = autoencoder.fit(settings, pictures, seed=0)
     assert all(torch.equal(a, b) for a, b in zip(vae.parameters(), again.parameters(), strict=True))
 
 
