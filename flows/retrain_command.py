@@ -26,7 +26,8 @@ what it does
   4 samples and measures the model in use by the same code on the same test photos, in a clone of its own
   5 lets the gate decide by params.yaml's `gate`; with --approval a person too, in Prefect's page
   6 promoted: `dvc push`, then a commit on the branch `retrain`, with reports/DATASET/verdict, and two tags, at once
-  Your files, branches and data/ stay as they are. `git merge retrain && dvc checkout` takes over what is new.
+  Your files, branches and data/ stay as they are. What is new is taken over by
+  `git merge retrain && dvc checkout --allow-missing`.
   Killed at any moment, the same command goes on. Photos stay in the inbox: without a promotion, for the next time.
 
 what it prints

@@ -37,7 +37,8 @@ def _weights(side: Side) -> Reason:
     files = sorted(side.model.rglob("*.safetensors"))
     if not files:
         raise UserError(
-            f"{side.model} holds no safetensors: run `dvc repro train@{side.dataset}` or `dvc checkout` in {side.root}"
+            f"{side.model} holds no safetensors: run `dvc checkout train@{side.dataset}` in {side.root}, or, where it "
+            f"was never trained, `dvc repro train@{side.dataset}`"
         )
     broken, count = [], 0
     for path in files:
@@ -49,7 +50,8 @@ def _weights(side: Side) -> Reason:
                     if not torch.isfinite(tensor).all():
                         broken.append(f"{path.parent.name}: {name}")
         except SafetensorError as error:
-            raise UserError(f"{path} cannot be read: {error}; `dvc checkout` in {side.root} restores it") from error
+            mend = f"`dvc checkout --force train@{side.dataset}` in {side.root} restores it"
+            raise UserError(f"{path} cannot be read: {error}; {mend}") from error
     more = f" and {len(broken) - SHOWN} more" if len(broken) > SHOWN else ""
     found = f"not in {', '.join(broken[:SHOWN])}{more}" if broken else f"all of {count:,}"
     return Reason("finite: weights", asked, found, not broken)
