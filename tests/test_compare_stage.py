@@ -143,7 +143,8 @@ def test_what_a_decoder_passes_on_is_that_of_a_loop(compared: Path) -> None:
     manifest = pd.read_parquet(decoded / "manifest.parquet").query("split == 'test' and status == 'ok'")
     truths = pd.read_parquet(compared / "work/attributes/fivek/attributes.parquet").set_index(["photo_id", "expert"])
     scales = json.loads((compared / "work/attributes/fivek/scales.json").read_text())
-    pipe = RetouchPipeline.from_pretrained(compared / ARMS / "painted-0/work/train/fivek/model", local_files_only=True)
+    model = compared / ARMS / "painted-0" / "work/train/fivek/model"
+    pipe = RetouchPipeline.from_pretrained(model, local_files_only=True)
     near, passed = [], {name: [] for name in ATTRIBUTES}
     for _, photo in manifest.iterrows():
         again, own = [], []
