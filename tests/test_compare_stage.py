@@ -49,7 +49,7 @@ def tiny() -> Params:
     tree["train"] |= TINY
     tree["train"]["autoencoder"] |= {"source": None, "steps": 2, "channels": [8, 8, 8, 8], "crop": 32, "batch_size": 2}
     tree["sample"]["axis_points"] = 3
-    painted = arm("diffretouch", "painted", output="autoencoder", autoencoder={"norm_groups": 1})
+    painted = arm("diffretouch", "painted", output="autoencoder", autoencoder={"norm_groups": 1, "chroma_weight": 1.0})
     arms = {"full": arm("diffretouch", HOSTILE), "painted": painted, "csrnet": arm("csrnet", "a peer")}
     tree["compare"] |= {"seeds": [0], "draws": 2, "photos": 1, "arms": arms}
     tree["runtime"] |= {"device": "cpu", "threads": 1, "workers": 1}

@@ -6,9 +6,11 @@ import shutil
 import subprocess
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from uuid import UUID
 
+import psutil
 import pytest
 import yaml
 
@@ -107,12 +109,23 @@ def test_two_machines_make_parts_at_the_same_time_and_the_stage_gathers(server: 
 
 
 def watch(root: Path, names: list[str], together: threading.Event) -> None:
-    """Note whether processes of all these parts were ever there at the same time."""
-    end = time.monotonic() + 300
-    while time.monotonic() < end and not together.is_set():
-        if all(family.members(root, name) for name in names):
-            together.set()
-        time.sleep(0.1)
+    """Note that processes of all these parts were there at the same time; who comes first stands still until then."""
+    end, held = time.monotonic() + 300, set[psutil.Process]()
+    try:
+        while time.monotonic() < end and not together.is_set():
+            there = [family.members(root, name) for name in names]
+            if all(there):
+                together.set()
+            else:
+                for process in {process for part in there for process in part} - held:
+                    with suppress(psutil.NoSuchProcess):
+                        process.suspend()
+                        held.add(process)
+            time.sleep(0.1)
+    finally:
+        for process in held:
+            with suppress(psutil.NoSuchProcess):
+                process.resume()
 
 
 def asked_by_a_flow_that_has_ended(root: Path) -> UUID:

@@ -21,6 +21,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DynamoBackend
 from torch import Tensor, nn
+from torch.nn.utils import parameters_to_vector
 
 from diffretouch.attributes import scores
 from diffretouch.color import srgb_to_linear
@@ -29,7 +30,7 @@ from diffretouch.errors import ConfigError, UserError
 from diffretouch.model import RetouchPipeline
 from diffretouch.model.build import new_autoencoder, new_pipeline
 from diffretouch.model.start import parameter_groups
-from diffretouch.seeds import generator
+from diffretouch.seeds import generator, seed_of
 from diffretouch.training import autoencoder, losses, resume
 from diffretouch.training.augment import expose, gains
 from diffretouch.training.data import GroundTruths, unit
@@ -508,6 +509,29 @@ def test_fitted_autoencoder_has_unit_latents() -> None:
     assert float((mean.var() + std.square().mean()).sqrt()) == pytest.approx(1, abs=0.05)
     again = autoencoder.fit(settings, pictures, seed=0)
     assert all(torch.equal(a, b) for a, b in zip(vae.parameters(), again.parameters(), strict=True))
+
+
+def test_an_autoencoder_is_fitted_to_chroma_as_heavily_as_asked() -> None:
+    """Against a plain step: the error's variance over a pixel's channels is its chroma's mean square."""
+    settings = tiny_train().autoencoder.model_copy(update={"steps": 1, "chroma_weight": 0.7, "batch_size": 4})
+    pictures = torch.rand(1, 3, settings.crop, settings.crop, generator=generator("pictures")).expand(4, -1, -1, -1)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed_of(3, "autoencoder"))
+        plain = new_autoencoder(settings)
+    batch, draw = pictures * 2 - 1, generator(3, "autoencoder", 0)
+    autoencoder.random_crops(pictures, 4, settings.crop, draw)  # whole pictures, all the same: only the draw moves on
+    posterior = plain.encode(batch).latent_dist
+    noise = torch.randn(posterior.mean.shape, generator=draw)
+    error = plain.decode(posterior.mean + posterior.std * noise).sample - batch
+    (error.square().mean() + 0.7 * error.var(1, unbiased=False).mean() + 1e-6 * posterior.kl().mean()).backward()
+    torch.nn.utils.clip_grad_norm_(plain.parameters(), 1.0)
+    torch.optim.AdamW(plain.parameters(), lr=settings.learning_rate).step()
+    for weight, same in ((0.7, True), (0.0, False)):
+        fitted = autoencoder.fit(settings.model_copy(update={"chroma_weight": weight}), pictures, seed=3)
+        off = parameters_to_vector(fitted.parameters()) - parameters_to_vector(plain.parameters())
+        # Adam's first step is the gradient's sign: one that is nothing but rounding may go either way
+        elsewhere = float((off.abs() > 0.05 * settings.learning_rate).float().mean())
+        assert (elsewhere < 0.01) == same, (weight, elsewhere)
 
 
 def test_ten_steps_have_the_golden_losses(truths: GroundTruths, tmp_path: Path) -> None:

@@ -9,6 +9,12 @@ from pydantic import Field, model_validator
 from diffretouch.config.base import Positive, Section, Share, Timestep
 
 
+def _check_groups(widths: tuple[int, ...], groups: int) -> None:
+    """Group norms split every width evenly."""
+    if odd := [width for width in widths if width % groups]:
+        raise ValueError(f"widths {odd} are not multiples of norm_groups {groups}")
+
+
 class Autoencoder(Section):
     """Where the frozen autoencoder comes from, or how a small one is fitted."""
 
@@ -31,13 +37,15 @@ class Autoencoder(Section):
     crop: Positive
     """Side in pixels of the random crops it is fitted on."""
     learning_rate: float = Field(gt=0)
+    chroma_weight: float = Field(ge=0)
+    """Of the fit's loss, weight of the squared error of chroma (what is left when a pixel's mean over its channels is
+    taken off) beside that of the whole; with 0 a short fit learns brightness and no colour."""
 
     @model_validator(mode="after")
     def _whole(self) -> Autoencoder:
         if self.source is not None and self.sha256 is None:
             raise ValueError("a source needs the sha256 of its diffusion_pytorch_model.safetensors beside it")
-        if odd := [c for c in self.channels if c % self.norm_groups]:
-            raise ValueError(f"widths {odd} are not multiples of norm_groups {self.norm_groups}")
+        _check_groups(self.channels, self.norm_groups)
         return self
 
 
@@ -180,6 +188,5 @@ class Train(Section):
             raise ValueError(
                 f"autoencoder.crop {self.autoencoder.crop} is larger than network_size {self.network_size}"
             )
-        if odd := [c for c in self.channels if c % self.norm_groups]:
-            raise ValueError(f"widths {odd} are not multiples of norm_groups {self.norm_groups}")
+        _check_groups(self.channels, self.norm_groups)
         return self
