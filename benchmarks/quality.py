@@ -4,6 +4,9 @@
 writes benchmarks/results/quality-<dataset>.{json,md}: its numbers beside the CPU seconds of every arm, which no output
 of a stage may hold. On two cores two arms run at a time, with a thread each. A step that was stopped and went on counts
 with all its runs; one that was taken from an earlier comparison counts as it did then.
+
+`python -m benchmarks.quality DATASET ARM ...` trains and measures these arms alone, and writes
+quality-<dataset>-<arms>.{json,md}; the stage's outputs stay, and a later comparison takes these arms from here.
 """
 
 from __future__ import annotations
@@ -20,8 +23,9 @@ from typing import Any
 
 import pandas as pd
 
-from diffretouch.comparing.arms import SPENT, Run, runs
-from diffretouch.comparing.numbers import Numbers
+from diffretouch.attributes import ATTRIBUTES
+from diffretouch.comparing.arms import SPENT, runs, views_of
+from diffretouch.comparing.numbers import Numbers, per_photo, summarise
 from diffretouch.comparing.verdict import verdict
 from diffretouch.config import Params, load
 from diffretouch.files.atomic import write_json, write_text
@@ -43,15 +47,25 @@ COLUMNS = {
 }
 
 
-def main(dataset: str) -> None:
+def main(dataset: str, *names: str) -> None:
     params = load()
     params.corpus(dataset)
-    compare.run(params, dataset)
-    spent = {run.label: cpu_seconds(run) for run in runs(params, dataset, threads=1)}
-    table = pd.read_parquet(stage_dir("compare", dataset) / "compare.parquet")
-    write_json(RESULTS / f"quality-{dataset}.json", {**facts(params, dataset), "cpu_s": spent, "numbers": rows(table)})
+    if unknown := set(names) - params.compare.arms.keys():
+        sys.exit(f"unknown arms: {', '.join(sorted(unknown))}; known: {', '.join(params.compare.arms)}")
+    if names:
+        chosen = {name: arm for name, arm in params.compare.arms.items() if name in names}
+        params = params.model_copy(update={"compare": params.compare.model_copy(update={"arms": chosen})})
+        provenance = json.loads((stage_dir("decode", dataset) / "corpus.json").read_text())["provenance"]
+        table = summarise(per_photo(compare.trained(params, dataset), dataset), params, dataset, provenance)
+    else:
+        compare.run(params, dataset)
+        table = pd.read_parquet(stage_dir("compare", dataset) / "compare.parquet")
+    arms = runs(params, dataset, threads=1)
+    spent = {run.label: cpu_seconds(views_of(run)) | cpu_seconds(run.folder) for run in arms}
+    out = RESULTS / "-".join(("quality", dataset, *names))
+    write_json(out.with_suffix(".json"), {**facts(params, dataset), "cpu_s": spent, "numbers": rows(table)})
     text = markdown(params, dataset, table, spent)
-    write_text(RESULTS / f"quality-{dataset}.md", text)
+    write_text(out.with_suffix(".md"), text)
     print(text)
 
 
@@ -70,11 +84,14 @@ def facts(params: Params, dataset: str) -> dict[str, Any]:
     }
 
 
-def cpu_seconds(run: Run) -> dict[str, float]:
-    """Step -> CPU seconds of its processes, children included; of a step run again from its start, the last time."""
+def cpu_seconds(folder: Path) -> dict[str, float]:
+    """Step -> CPU seconds of its processes, children included; of a step run again from its start, the last time.
+
+    `prepare`, views and autoencoder, is shared by all arms that need the same ones.
+    """
     out: dict[str, float] = {}
     again = True
-    for line in map(json.loads, (run.folder / SPENT).read_text().splitlines()):
+    for line in map(json.loads, (folder / SPENT).read_text().splitlines()):
         step = line["step"]
         out[step] = line["cpu_s"] + (0.0 if again or step not in out else out[step])
         again = line["exit"] == 0
@@ -83,7 +100,8 @@ def cpu_seconds(run: Run) -> dict[str, float]:
 
 def rows(table: pd.DataFrame) -> list[dict[str, Any]]:
     """The lines over all experts, attributes or pairs, of every seed and of all."""
-    chosen = table[(table["slice"] == "all") | table["slice"].str.startswith("expert_")]
+    decoder = table["metric"] == "slope_autoencoder"
+    chosen = table[(table["slice"] == "all") | table["slice"].str.startswith("expert_") | decoder]
     return chosen.drop(columns="provenance").to_dict("records")
 
 
@@ -92,8 +110,9 @@ def markdown(params: Params, dataset: str, table: pd.DataFrame, spent: dict[str,
     settings, numbers = params.compare, Numbers(table)
     seeds = ", ".join(map(str, settings.seeds))
     lines = [f"# Ablations and peers on the {dataset} test photos, seeds {seeds}", ""]
-    told = [("reached" if line.met else "NOT reached", line) for line in verdict(numbers, settings)]
-    lines += [f"- {word}: {line.target}: {line.found}" for word, line in told]
+    if settings.judged in settings.arms:
+        told = [("reached" if line.met else "NOT reached", line) for line in verdict(numbers, settings)]
+        lines += [f"- {word}: {line.target}: {line.found}" for word, line in told]
     heads = ["arm", "steps", "training, CPU s", *COLUMNS.values()]
     lines += [
         "",
@@ -111,6 +130,16 @@ def markdown(params: Params, dataset: str, table: pd.DataFrame, spent: dict[str,
         cells = [_cell(numbers, arm, name, where) for name, where in parts.items()]
         spent_s = f"{mean(trained):.0f}" if trained else ""
         lines.append("| " + " | ".join([arm, steps, spent_s, *cells]) + " |")
+    for arm in settings.arms:
+        if numbers.get(arm, "psnr_autoencoder") is None:
+            continue
+        passed = ", ".join(f"{name} {_cell(numbers, arm, 'slope_autoencoder', name)}" for name in ATTRIBUTES)
+        near, texture = (_cell(numbers, arm, f"{name}_autoencoder", "all") for name in ("psnr", "texture"))
+        lines += [
+            "",
+            f"{arm}: of the experts' own results, its autoencoder alone makes PSNR {near} dB, texture {texture}",
+        ]
+        lines[-1] += f", slopes of {passed}."
     return "\n".join(lines) + "\n"
 
 

@@ -27,14 +27,8 @@ def run(params: Params, dataset: str) -> None:
     Stopped, the same command goes on. On a GPU one arm runs at a time, else `runtime.workers` of them, with
     `runtime.threads` shared among them.
     """
-    settings, experts = params.compare, params.corpus(dataset).experts
-    if settings.expert not in experts:
-        raise ConfigError(f"compare.expert is {settings.expert!r}, but {dataset} has the experts {', '.join(experts)}")
     card = json.loads(require(stage_dir("decode", dataset) / "corpus.json", f"dvc repro decode@{dataset}").read_text())
-    at_a_time = 1 if pick_device(params.runtime.device).type == "cuda" else params.runtime.workers
-    threads = max(1, params.runtime.threads // at_a_time)
-    arms = runs(params, dataset, threads)
-    _finish(arms, at_a_time, threads, f"compare {dataset}")
+    arms = trained(params, dataset)
 
     torch.set_num_threads(params.runtime.threads)
     out = new_dir(stage_dir("compare", dataset))
@@ -55,8 +49,17 @@ def run(params: Params, dataset: str) -> None:
     write_text(report_dir(dataset) / "compare.html", render(dataset, card, params, table, photos))
 
 
-def _finish(arms: list[Run], at_a_time: int, threads: int, what: str) -> None:
-    """Run what is not done: first what several arms start from, then the arms, seed by seed."""
+def trained(params: Params, dataset: str) -> list[Run]:
+    """Every arm of `compare.arms` with every seed, trained and measured: what is not done is, seed by seed.
+
+    First comes what several of them start from.
+    """
+    settings, experts = params.compare, params.corpus(dataset).experts
+    if settings.expert not in experts:
+        raise ConfigError(f"compare.expert is {settings.expert!r}, but {dataset} has the experts {', '.join(experts)}")
+    at_a_time = 1 if pick_device(params.runtime.device).type == "cuda" else params.runtime.workers
+    threads, what = max(1, params.runtime.threads // at_a_time), f"compare {dataset}"
+    arms = runs(params, dataset, threads)
     todo = [arm for arm in arms if arm.todo()]
     for arm in todo:
         if changed := arm.changed(arm.todo()[0]):
@@ -68,6 +71,7 @@ def _finish(arms: list[Run], at_a_time: int, threads: int, what: str) -> None:
         prepare.append(Job(f"views of seed {arm.seed}", folder, deque([("prepare", arm.dataset)])))
     run_all(prepare, at_a_time, threads, what)
     run_all([_job(arm) for arm in todo], at_a_time, threads, what)
+    return arms
 
 
 def _job(arm: Run) -> Job:
