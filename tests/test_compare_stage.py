@@ -168,6 +168,7 @@ def test_what_a_decoder_passes_on_is_that_of_a_loop(compared: Path) -> None:
         assert slopes and found["painted", "all", "slope_autoencoder", name] == pytest.approx(np.mean(slopes), abs=1e-3)
     html = (compared / "reports/fivek/compare.html").read_text(encoding="utf-8")
     assert html.count("is painted by its autoencoder's decoder") == 1
+    assert "train.autoencoder.norm_groups: 1, train.autoencoder.chroma_weight: 1.0" in html
 
 
 def test_what_people_get_holds_no_time_and_stands_by_itself(compared: Path) -> None:

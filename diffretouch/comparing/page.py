@@ -81,8 +81,13 @@ def _interval(found: Interval | None, digits: int = 2) -> str:
 
 
 def _changes(arm: Arm) -> list[str]:
-    sections = {"train": arm.train, "sample": arm.sample}
-    return [f"{section}.{name}: {value}" for section, tree in sections.items() for name, value in tree.items()]
+    return _named(arm.train, "train") + _named(arm.sample, "sample")
+
+
+def _named(value: Any, name: str) -> list[str]:
+    if not isinstance(value, dict):
+        return [f"{name}: {value}"]
+    return [line for part, below in value.items() for line in _named(below, f"{name}.{part}")]
 
 
 def _sheet(photo: Shown, params: Params) -> dict[str, Any]:
