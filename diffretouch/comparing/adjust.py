@@ -16,6 +16,8 @@ from diffretouch.attributes import scores
 from diffretouch.color import linear_to_srgb, srgb_to_linear
 
 STEPS = 30
+CLOSE = 1e-9
+"""In units of `unit`: nearer than this no step is needed."""
 ROUNDS = 3
 STEP = 1e-3
 """Of the finite differences, in each adjustment's own unit."""
@@ -79,26 +81,26 @@ def solve(picture: Tensor, wanted: Tensor, unit: Tensor) -> Solved:
     small, size = picture.double(), picture.shape[2]
     pivot, wanted, unit = pivot_of(small), wanted.double(), unit.double()
 
-    def miss(values: Tensor) -> Tensor:
-        n = len(values)
-        return torch.cat(
-            [
-                (scores(adjust(small.expand(len(part), -1, -1, -1), part, pivot), size) - goal) / unit
-                for part, goal in zip(values.split(64), wanted.repeat(n // len(wanted), 1).split(64), strict=True)
-            ]
-        )
+    def miss(values: Tensor, wanted: Tensor) -> Tensor:
+        parts = zip(values.split(64), wanted.split(64), strict=True)
+        found = [scores(adjust(small.expand(len(part), -1, -1, -1), part, pivot), size) - goal for part, goal in parts]
+        return torch.cat(found) / unit
 
     values = torch.zeros_like(wanted)
-    error, damping = miss(values), torch.full((len(wanted), 1, 1), 1e-2, dtype=torch.float64)
+    error, damping = miss(values, wanted), torch.full((len(wanted), 1, 1), 1e-2, dtype=torch.float64)
     for _ in range(STEPS):
-        nudged = (values + STEP * torch.eye(4, dtype=values.dtype)[:, None]).flatten(0, 1)
-        slope = ((miss(nudged).unflatten(0, (4, len(values))) - error) / STEP).permute(1, 2, 0)
+        left = (error.abs() > CLOSE).any(1).nonzero()[:, 0]
+        if not len(left):
+            break
+        at, off, damped, goal = values[left], error[left], damping[left], wanted[left]
+        nudged = (at + STEP * torch.eye(4, dtype=at.dtype)[:, None]).flatten(0, 1)
+        slope = ((miss(nudged, goal.repeat(4, 1)).unflatten(0, (4, len(left))) - off) / STEP).permute(1, 2, 0)
         normal = slope.mT @ slope
-        damped = normal + damping * (torch.diag_embed(normal.diagonal(dim1=1, dim2=2)) + 1e-9 * torch.eye(4))
-        step = torch.linalg.solve(damped, -(slope.mT @ error[:, :, None]))[:, :, 0].clamp(-0.5, 0.5)
-        tried = (values + step).clamp(-LIMIT, LIMIT)
-        found = miss(tried)
-        better = (found.square().sum(1) < error.square().sum(1))[:, None]
-        values, error = torch.where(better, tried, values), torch.where(better, found, error)
-        damping = torch.where(better[:, :, None], damping / 5, damping * 4).clamp(1e-9, 1e6)
+        normal = normal + damped * (torch.diag_embed(normal.diagonal(dim1=1, dim2=2)) + 1e-9 * torch.eye(4))
+        step = torch.linalg.solve(normal, -(slope.mT @ off[:, :, None]))[:, :, 0].clamp(-0.5, 0.5)
+        tried = (at + step).clamp(-LIMIT, LIMIT)
+        found = miss(tried, goal)
+        better = (found.square().sum(1) < off.square().sum(1))[:, None]
+        values[left], error[left] = torch.where(better, tried, at), torch.where(better, found, off)
+        damping[left] = torch.where(better[:, :, None], damped / 5, damped * 4).clamp(1e-9, 1e6)
     return Solved(values, error)
