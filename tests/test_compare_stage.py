@@ -49,7 +49,7 @@ def tiny() -> Params:
     tree["train"] |= TINY
     tree["train"]["autoencoder"] |= {"source": None, "steps": 2, "channels": [8, 8, 8, 8], "crop": 32, "batch_size": 2}
     tree["sample"]["axis_points"] = 3
-    painted = arm("diffretouch", "painted", output="autoencoder", autoencoder={"norm_groups": 1, "chroma_weight": 1.0})
+    painted = arm("diffretouch", "painted", output="autoencoder", autoencoder={"init": "shrink", "norm_groups": 1})
     arms = {"full": arm("diffretouch", HOSTILE), "painted": painted, "csrnet": arm("csrnet", "a peer")}
     tree["compare"] |= {"seeds": [0], "draws": 2, "photos": 1, "arms": arms}
     tree["runtime"] |= {"device": "cpu", "threads": 1, "workers": 1}
@@ -168,7 +168,7 @@ def test_what_a_decoder_passes_on_is_that_of_a_loop(compared: Path) -> None:
         assert slopes and found["painted", "all", "slope_autoencoder", name] == pytest.approx(np.mean(slopes), abs=1e-3)
     html = (compared / "reports/fivek/compare.html").read_text(encoding="utf-8")
     assert html.count("is painted by its autoencoder's decoder") == 1
-    assert "train.autoencoder.norm_groups: 1, train.autoencoder.chroma_weight: 1.0" in html
+    assert "train.autoencoder.init: shrink, train.autoencoder.norm_groups: 1" in html
 
 
 def test_what_people_get_holds_no_time_and_stands_by_itself(compared: Path) -> None:

@@ -95,6 +95,7 @@ def test_a_mistyped_key_is_answered_with_both_names(tmp_path: Path, old: str, ne
         ("  network_size: 256", "  network_size: 250", "multiple of 64"),
         ("\n  norm_groups: 8", "\n  norm_groups: 7", "train: .*norm_groups 7"),
         ("\n    norm_groups: 8", "\n    norm_groups: 7", "train.autoencoder: .*norm_groups 7"),
+        ("    init: random", "    init: shrink", "train.autoencoder: .*shrink needs norm_groups 1 .* not 8"),
         ("    crop: 64", "    crop: 512", "larger than network_size"),
         ("  splits: [test]", "  splits: [val]", "must hold test"),
         ("  steps: 3", "  steps: 300", "300 steps do not fit"),

@@ -37,15 +37,19 @@ class Autoencoder(Section):
     crop: Positive
     """Side in pixels of the random crops it is fitted on."""
     learning_rate: float = Field(gt=0)
-    chroma_weight: float = Field(ge=0)
-    """Of the fit's loss, weight of the squared error of chroma (what is left when a pixel's mean over its channels is
-    taken off) beside that of the whole; with 0 a short fit learns brightness and no colour."""
+    init: Literal["random", "shrink"]
+    """What the fit begins with: shrink copies pictures at an eighth of their size and enlarges them again, from the
+    first step on, so that a short fit passes on colour; it needs norm_groups 1 and widths of 8 at least."""
 
     @model_validator(mode="after")
     def _whole(self) -> Autoencoder:
         if self.source is not None and self.sha256 is None:
             raise ValueError("a source needs the sha256 of its diffusion_pytorch_model.safetensors beside it")
         _check_groups(self.channels, self.norm_groups)
+        if self.init == "shrink" and (self.norm_groups > 1 or min(self.channels) < 8):
+            raise ValueError(
+                f"init shrink needs norm_groups 1 and widths of 8 at least, not {self.norm_groups} and {self.channels}"
+            )
         return self
 
 

@@ -10,6 +10,7 @@ from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from diffretouch.config import Autoencoder, Train
 from diffretouch.model.grid import GridHead, Guide
 from diffretouch.model.pipeline import AUTOCAST, RetouchPipeline
+from diffretouch.model.shrinking import make_shrinking
 from diffretouch.model.start import earlier_pipeline, holds_pipeline, scheduler_like, start_folder, widened_unet
 from diffretouch.model.weights import LATENT_CHANNELS, load_autoencoder
 
@@ -50,7 +51,7 @@ def new_scheduler(variance: str) -> DDPMScheduler:
 def new_autoencoder(settings: Autoencoder) -> AutoencoderKL:
     """An AutoencoderKL of factor 8, not yet fitted."""
     levels, full = len(settings.channels), settings.shape == "stable_diffusion"
-    return AutoencoderKL(
+    vae = AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * levels,
         up_block_types=("UpDecoderBlock2D",) * levels,
         block_out_channels=settings.channels,
@@ -59,6 +60,9 @@ def new_autoencoder(settings: Autoencoder) -> AutoencoderKL:
         norm_num_groups=settings.norm_groups,
         mid_block_add_attention=full,
     )
+    if settings.init == "shrink":
+        make_shrinking(vae)
+    return vae
 
 
 def trained_autoencoder(train: Train) -> AutoencoderKL | None:

@@ -28,8 +28,6 @@ def fit(settings: Autoencoder, pictures: Tensor, seed: int, device: torch.device
         noise = torch.randn(posterior.mean.shape, generator=draw).to(vae.device)
         decoded = vae.decode(posterior.mean + posterior.std * noise).sample
         loss = mse_loss(decoded, batch) + KL_WEIGHT * posterior.kl().mean()
-        if settings.chroma_weight:
-            loss = loss + settings.chroma_weight * mse_loss(chroma(decoded), chroma(batch))
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
@@ -40,11 +38,6 @@ def fit(settings: Autoencoder, pictures: Tensor, seed: int, device: torch.device
     spread = float((mean.var() + std.square().mean()).sqrt()) / float(vae.config.scaling_factor)
     vae.register_to_config(scaling_factor=1 / spread)
     return vae
-
-
-def chroma(pictures: Tensor) -> Tensor:
-    """What is left of pictures (N,3,H,W) when each pixel's mean over its channels is taken off."""
-    return pictures - pictures.mean(1, keepdim=True)
 
 
 def random_crops(pictures: Tensor, count: int, size: int, draw: torch.Generator) -> Tensor:
