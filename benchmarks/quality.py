@@ -52,8 +52,8 @@ def main(dataset: str, *names: str) -> None:
     params.corpus(dataset)
     if unknown := set(names) - params.compare.arms.keys():
         sys.exit(f"unknown arms: {', '.join(sorted(unknown))}; known: {', '.join(params.compare.arms)}")
-    if names:
-        chosen = {name: arm for name, arm in params.compare.arms.items() if name in names}
+    chosen = {name: arm for name, arm in params.compare.arms.items() if name in names}
+    if chosen:
         params = params.model_copy(update={"compare": params.compare.model_copy(update={"arms": chosen})})
         provenance = json.loads((stage_dir("decode", dataset) / "corpus.json").read_text())["provenance"]
         table = summarise(per_photo(compare.trained(params, dataset), dataset), params, dataset, provenance)
@@ -61,10 +61,10 @@ def main(dataset: str, *names: str) -> None:
         compare.run(params, dataset)
         table = pd.read_parquet(stage_dir("compare", dataset) / "compare.parquet")
     arms = runs(params, dataset, threads=1)
-    spent = {run.label: cpu_seconds(views_of(run)) | cpu_seconds(run.folder) for run in arms}
-    out = RESULTS / "-".join(("quality", dataset, *names))
+    spent = {run.label: prepare_seconds(views_of(run)) | cpu_seconds(run.folder) for run in arms}
+    out = RESULTS / "-".join(("quality", dataset, *chosen))
     write_json(out.with_suffix(".json"), {**facts(params, dataset), "cpu_s": spent, "numbers": rows(table)})
-    text = markdown(params, dataset, table, spent)
+    text = markdown(params, dataset, table, spent, some=bool(chosen))
     write_text(out.with_suffix(".md"), text)
     print(text)
 
@@ -85,10 +85,7 @@ def facts(params: Params, dataset: str) -> dict[str, Any]:
 
 
 def cpu_seconds(folder: Path) -> dict[str, float]:
-    """Step -> CPU seconds of its processes, children included; of a step run again from its start, the last time.
-
-    `prepare`, views and autoencoder, is shared by all arms that need the same ones.
-    """
+    """Step -> CPU seconds of its processes, children included; of a step run again from its start, the last time."""
     out: dict[str, float] = {}
     again = True
     for line in map(json.loads, (folder / SPENT).read_text().splitlines()):
@@ -98,19 +95,37 @@ def cpu_seconds(folder: Path) -> dict[str, float]:
     return {step: round(seconds, 1) for step, seconds in out.items()}
 
 
+def prepare_seconds(views: Path) -> dict[str, float]:
+    """CPU seconds of `prepare`, autoencoder and views, which all arms that need the same ones share.
+
+    Summed: a run that finds all done counts as well. Nothing where the folder was removed meanwhile.
+    """
+    if not (views / SPENT).exists():
+        return {}
+    lines = map(json.loads, (views / SPENT).read_text().splitlines())
+    return {"prepare": round(sum(line["cpu_s"] for line in lines), 1)}
+
+
 def rows(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """The lines over all experts, attributes or pairs, of every seed and of all."""
+    """The lines over all experts, attributes or pairs, of every seed and of all; what decoders pass on by attribute."""
     decoder = table["metric"] == "slope_autoencoder"
     chosen = table[(table["slice"] == "all") | table["slice"].str.startswith("expert_") | decoder]
     return chosen.drop(columns="provenance").to_dict("records")
 
 
-def markdown(params: Params, dataset: str, table: pd.DataFrame, spent: dict[str, dict[str, float]]) -> str:
-    """The verdict, a line an arm with the mean and every seed, and the CPU time of training."""
+def markdown(
+    params: Params, dataset: str, table: pd.DataFrame, spent: dict[str, dict[str, float]], *, some: bool
+) -> str:
+    """A line an arm with the mean and every seed, and the CPU time of training; what decoders alone make of pictures.
+
+    The verdict comes first, unless these are `some` arms only.
+    """
     settings, numbers = params.compare, Numbers(table)
     seeds = ", ".join(map(str, settings.seeds))
-    lines = [f"# Ablations and peers on the {dataset} test photos, seeds {seeds}", ""]
-    if settings.judged in settings.arms:
+    if some:
+        lines = [f"# {', '.join(settings.arms)} alone, on the {dataset} test photos, seeds {seeds}"]
+    else:
+        lines = [f"# Ablations and peers on the {dataset} test photos, seeds {seeds}", ""]
         told = [("reached" if line.met else "NOT reached", line) for line in verdict(numbers, settings)]
         lines += [f"- {word}: {line.target}: {line.found}" for word, line in told]
     heads = ["arm", "steps", "training, CPU s", *COLUMNS.values()]
@@ -135,11 +150,8 @@ def markdown(params: Params, dataset: str, table: pd.DataFrame, spent: dict[str,
             continue
         passed = ", ".join(f"{name} {_cell(numbers, arm, 'slope_autoencoder', name)}" for name in ATTRIBUTES)
         near, texture = (_cell(numbers, arm, f"{name}_autoencoder", "all") for name in ("psnr", "texture"))
-        lines += [
-            "",
-            f"{arm}: of the experts' own results, its autoencoder alone makes PSNR {near} dB, texture {texture}",
-        ]
-        lines[-1] += f", slopes of {passed}."
+        alone = f"{arm}: of the experts' own results, its autoencoder alone makes PSNR {near} dB, texture {texture}"
+        lines += ["", f"{alone}, slopes of {passed}."]
     return "\n".join(lines) + "\n"
 
 

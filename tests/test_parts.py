@@ -95,24 +95,27 @@ def test_two_machines_make_parts_at_the_same_time_and_the_stage_gathers(server: 
         path = project / made
         path.unlink() if path.is_file() else shutil.rmtree(path)
     real_worker.deploy()
-    together = threading.Event()
-    watched = threading.Thread(target=watch, args=(project, [f"{STAGE} 1/2", f"{STAGE} 2/2"], together))
+    together, over = threading.Event(), threading.Event()
+    watched = threading.Thread(target=watch, args=(project, [f"{STAGE} 1/2", f"{STAGE} 2/2"], together, over))
     watched.start()
     first, second = (real_worker.running(1, **{slots.MACHINE: name}) for name in ("one", "two"))
-    with first, second:
-        (result,) = chain.run(graph.read(project), project, sample_parts=2)
-    watched.join()
+    try:
+        with first, second:
+            (result,) = chain.run(graph.read(project), project, sample_parts=2)
+    finally:
+        over.set()
+        watched.join()
     assert together.is_set() and result.outcome == "ran", result
     newest = max((project / chain.LOGS).glob(f"*/{STAGE}.log"))
     assert "sample fivek: 4 up to date, 0 to do" in newest.read_text()
     assert digests(project / "work/sample") == undisturbed
 
 
-def watch(root: Path, names: list[str], together: threading.Event) -> None:
+def watch(root: Path, names: list[str], together: threading.Event, over: threading.Event) -> None:
     """Note that processes of all these parts were there at the same time; who comes first stands still until then."""
     end, held = time.monotonic() + 300, set[psutil.Process]()
     try:
-        while time.monotonic() < end and not together.is_set():
+        while time.monotonic() < end and not together.is_set() and not over.is_set():
             there = [family.members(root, name) for name in names]
             if all(there):
                 together.set()

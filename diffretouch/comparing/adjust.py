@@ -75,8 +75,8 @@ def vary(picture: Tensor, wanted: Tensor, unit: Tensor, size: int) -> list[Tenso
 def solve(picture: Tensor, wanted: Tensor, unit: Tensor) -> Solved:
     """The adjustments that give one `picture` (1,3,S,S) the scores `wanted` (N,4), as nearly as they can.
 
-    Levenberg-Marquardt (Marquardt 1963) on the errors in units of `unit` (4,), for all N at once, by finite
-    differences: a step is kept where it brings its picture nearer, else the damping grows.
+    Levenberg-Marquardt (Marquardt 1963) on the errors in units of `unit` (4,), for all that are not there
+    yet at once, by finite differences: a step is kept where it brings its picture nearer, else the damping grows.
     """
     small, size = picture.double(), picture.shape[2]
     pivot, wanted, unit = pivot_of(small), wanted.double(), unit.double()
@@ -92,15 +92,15 @@ def solve(picture: Tensor, wanted: Tensor, unit: Tensor) -> Solved:
         left = (error.abs() > CLOSE).any(1).nonzero()[:, 0]
         if not len(left):
             break
-        at, off, damped, goal = values[left], error[left], damping[left], wanted[left]
+        at, off, damp, goal = values[left], error[left], damping[left], wanted[left]
         nudged = (at + STEP * torch.eye(4, dtype=at.dtype)[:, None]).flatten(0, 1)
         slope = ((miss(nudged, goal.repeat(4, 1)).unflatten(0, (4, len(left))) - off) / STEP).permute(1, 2, 0)
         normal = slope.mT @ slope
-        normal = normal + damped * (torch.diag_embed(normal.diagonal(dim1=1, dim2=2)) + 1e-9 * torch.eye(4))
-        step = torch.linalg.solve(normal, -(slope.mT @ off[:, :, None]))[:, :, 0].clamp(-0.5, 0.5)
+        damped = normal + damp * (torch.diag_embed(normal.diagonal(dim1=1, dim2=2)) + 1e-9 * torch.eye(4))
+        step = torch.linalg.solve(damped, -(slope.mT @ off[:, :, None]))[:, :, 0].clamp(-0.5, 0.5)
         tried = (at + step).clamp(-LIMIT, LIMIT)
         found = miss(tried, goal)
         better = (found.square().sum(1) < off.square().sum(1))[:, None]
         values[left], error[left] = torch.where(better, tried, at), torch.where(better, found, off)
-        damping[left] = torch.where(better[:, :, None], damped / 5, damped * 4).clamp(1e-9, 1e6)
+        damping[left] = torch.where(better[:, :, None], damp / 5, damp * 4).clamp(1e-9, 1e6)
     return Solved(values, error)

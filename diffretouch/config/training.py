@@ -38,8 +38,8 @@ class Autoencoder(Section):
     """Side in pixels of the random crops it is fitted on."""
     learning_rate: float = Field(gt=0)
     init: Literal["random", "shrink"]
-    """What the fit begins with: shrink copies pictures at an eighth of their size and enlarges them again, from the
-    first step on, so that a short fit passes on colour; it needs norm_groups 1 and widths of 8 at least."""
+    """What the fit begins with: shrink copies pictures at an eighth of their size and enlarges them again before its
+    first step, so that a short fit passes on colour; it needs norm_groups 1 and widths of 8 at least."""
 
     @model_validator(mode="after")
     def _whole(self) -> Autoencoder:
