@@ -24,7 +24,7 @@ from typing import Any
 import pandas as pd
 
 from diffretouch.attributes import ATTRIBUTES
-from diffretouch.comparing.arms import SPENT, runs, views_of
+from diffretouch.comparing.arms import SPENT, Run, runs, views_of
 from diffretouch.comparing.numbers import Numbers, per_photo, summarise
 from diffretouch.comparing.verdict import verdict
 from diffretouch.config import Params, load
@@ -60,8 +60,7 @@ def main(dataset: str, *names: str) -> None:
     else:
         compare.run(params, dataset)
         table = pd.read_parquet(stage_dir("compare", dataset) / "compare.parquet")
-    arms = runs(params, dataset, threads=1)
-    spent = {run.label: prepare_seconds(views_of(run)) | cpu_seconds(run.folder) for run in arms}
+    spent = {run.label: cpu_seconds(run) for run in runs(params, dataset, threads=1)}
     out = RESULTS / "-".join(("quality", dataset, *chosen))
     write_json(out.with_suffix(".json"), {**facts(params, dataset), "cpu_s": spent, "numbers": rows(table)})
     text = markdown(params, dataset, table, spent, some=bool(chosen))
@@ -84,26 +83,25 @@ def facts(params: Params, dataset: str) -> dict[str, Any]:
     }
 
 
-def cpu_seconds(folder: Path) -> dict[str, float]:
-    """Step -> CPU seconds of its processes, children included; of a step run again from its start, the last time."""
-    out: dict[str, float] = {}
+def cpu_seconds(run: Run) -> dict[str, float]:
+    """Step -> CPU seconds of its processes, children included; of a step run again from its start, the last time.
+
+    `prepare`, autoencoder and views, is shared by all arms that need the same ones, and is the sum of all times: where
+    it was done, it only looks.
+    """
+    out = {"prepare": sum(line["cpu_s"] for line in _spent(views_of(run)))}
     again = True
-    for line in map(json.loads, (folder / SPENT).read_text().splitlines()):
+    for line in _spent(run.folder):
         step = line["step"]
         out[step] = line["cpu_s"] + (0.0 if again or step not in out else out[step])
         again = line["exit"] == 0
     return {step: round(seconds, 1) for step, seconds in out.items()}
 
 
-def prepare_seconds(views: Path) -> dict[str, float]:
-    """CPU seconds of `prepare`, autoencoder and views, which all arms that need the same ones share.
-
-    Summed: a run that finds all done counts as well. Nothing where the folder was removed meanwhile.
-    """
-    if not (views / SPENT).exists():
-        return {}
-    lines = map(json.loads, (views / SPENT).read_text().splitlines())
-    return {"prepare": round(sum(line["cpu_s"] for line in lines), 1)}
+def _spent(folder: Path) -> list[dict[str, Any]]:
+    """None where the folder was removed meanwhile."""
+    path = folder / SPENT
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def rows(table: pd.DataFrame) -> list[dict[str, Any]]:
