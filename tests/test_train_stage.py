@@ -23,6 +23,7 @@ import yaml
 from diffretouch.config import load
 from diffretouch.model import RetouchPipeline
 from diffretouch.stages import train
+from diffretouch.training import ranks, resume
 from tests.real_server import free_port
 from tests.test_model_start import WEIGHTS, save_base, settings, sha256
 from tests.train_start import STEPS, write_start
@@ -30,6 +31,7 @@ from tests.train_start import STEPS, write_start
 STATES = Path("work/.resume/train-fivek")
 MODEL = Path("work/train/fivek/model")
 COMMAND = [str(Path(sys.executable).parent / "diffretouch"), "train", "fivek"]
+LEAVES_WITHIN_S = 30
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +74,7 @@ def stop(root: Path, number: signal.Signals) -> tuple[int, str]:
             wait_for(lambda: saved(root) > before or run.poll() is not None)
             assert run.poll() is None, run.communicate()[1]
             run.send_signal(number)
-            _, said = run.communicate(timeout=60)
+            _, said = run.communicate(timeout=LEAVES_WITHIN_S)
         finally:
             run.kill()
     return run.returncode, said
@@ -222,7 +224,7 @@ def test_asked_to_stop_before_it_learns_it_leaves_as_later(start: Path, tmp_path
         try:
             wait_for(lambda: parts.exists() or run.poll() is not None)
             run.send_signal(signal.SIGTERM)
-            _, said = run.communicate(timeout=60)
+            _, said = run.communicate(timeout=LEAVES_WITHIN_S)
         finally:
             run.kill()
     assert run.returncode == 143, said
@@ -278,3 +280,14 @@ def test_two_processes_train_like_one_with_the_doubled_batch(start: Path, tmp_pa
         assert list(other.columns) == list(one.columns)
         for column in ("loss", "eps", "pixel", "control", "grid"):
             assert other[column].to_list() == pytest.approx(one[column].to_list(), abs=1e-5), (name, column)
+        # Adam and clipping would hide gradients of another size
+        norms = one["gradient_norm"].to_list()
+        assert other["gradient_norm"].to_list() == pytest.approx(norms, rel=1e-4), name
+
+
+def test_processes_that_train_together_leave_together(start: Path, tmp_path: Path) -> None:
+    root = copy(start, tmp_path)
+    set_params(root, {}, {"processes": 2})
+    returned, said = stop(root, signal.SIGTERM)
+    assert returned == 143 and "run the same command to go on" in said, said
+    assert resume.SLOWEST_SAVE_S < resume.LEAVES_AFTER_S < ranks.GRACE_S < LEAVES_WITHIN_S

@@ -22,7 +22,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DynamoBackend
 from torch import Tensor, nn
 
-from diffretouch.attributes import scores
+from diffretouch.attributes import ATTRIBUTES, scores, soft_clamp
 from diffretouch.color import srgb_to_linear
 from diffretouch.config import Autoencoder, Train
 from diffretouch.errors import ConfigError, UserError
@@ -38,9 +38,48 @@ from diffretouch.training.loop import fit
 from diffretouch.training.objective import Part, parts
 from diffretouch.training.ranks import new_accelerator
 from diffretouch.training.resume import CutShort, States, Stopped, flat
+from diffretouch.training.validation import Validation
 from tests.test_model import tiny_train
 
-GOLDEN = [132.4024, 151.5931, 79.8788, 88.0603, 115.0832, 102.9629, 121.1845, 98.1264, 122.6841, 104.1608]
+GOLDEN = {
+    "none": [
+        [1.15146, 0.031198, 0, 6.4387],
+        [1.10215, 0.041425, 0, 2.84307],
+        [1.10403, 0.02506, 0, 1.83936],
+        [1.07466, 0.069048, 0, 8.52897],
+        [1.00917, 0.022527, 0, 5.03577],
+        [0.962022, 0.040304, 0, 2.80565],
+        [1.01348, 0.056216, 0, 7.87587],
+        [0.967608, 0.045187, 0, 6.44689],
+        [1.13936, 0.035288, 0, 1.36139],
+        [0.956497, 0.024993, 0, 1.66192],
+    ],
+    "published": [
+        [1.15146, 0.031198, 2.77259, 6.4387],
+        [1.10215, 0.041425, 2.77339, 5.3439],
+        [1.10393, 0.02522, 2.75544, 5.29838],
+        [1.07361, 0.07244, 1.37238, 9.55151],
+        [1.00977, 0.019876, 2.74644, 6.60068],
+        [0.963502, 0.042186, 2.64245, 7.81689],
+        [1.01843, 0.061455, 2.60428, 10.9507],
+        [0.976562, 0.050481, 1.30826, 8.30376],
+        [1.14831, 0.034796, 2.54218, 7.66451],
+        [0.961611, 0.025968, 1.2427, 4.28601],
+    ],
+    "ours": [
+        [1.15146, 0.045371, 3.54719, 2.47884],
+        [1.10215, 0.05437, 3.86766, 6.88023],
+        [1.10498, 0.016015, 1.89971, 2.50705],
+        [1.07556, 0.047688, 2.32656, 7.6382],
+        [1.01278, 0.038735, 2.88526, 5.91992],
+        [0.962875, 0.030133, 2.6762, 5.50401],
+        [1.01639, 0.037517, 3.15322, 6.76318],
+        [0.97529, 0.047803, 2.57898, 3.74811],
+        [1.14335, 0.046648, 3.53656, 3.87412],
+        [0.958342, 0.030857, 2.35834, 7.01546],
+    ],
+}
+"""eps, pixel, control and the norm of the gradient of ten steps, by control loss."""
 SCALE = torch.tensor([0.05, 0.1, 0.001, 20.0])
 
 
@@ -50,9 +89,9 @@ def _settings(**changes: object) -> Train:
 
 
 def _truths() -> GroundTruths:
-    """Three photos, two experts: one darker and cooler, one brighter and warmer."""
+    """Three smooth photos, two experts: one darker and cooler, one brighter and warmer."""
     draw = generator("truths")
-    photos = torch.rand(3, 3, 16, 16, generator=draw) * 0.6
+    photos = nn.functional.interpolate(torch.rand(3, 3, 4, 4, generator=draw) * 0.6, size=(16, 16), mode="bilinear")
     factors = torch.tensor([[0.7, 0.8, 0.9], [1.5, 1.4, 1.2]])[None, :, :, None, None]
     results = photos[:, None] * factors
     s = torch.stack([scores(r, 16) for r in results])
@@ -70,7 +109,14 @@ def _objective(truths: GroundTruths, settings: Train) -> DiffRetouchObjective:
     with torch.random.fork_rng(devices=[]):
         vae = new_autoencoder(settings.autoencoder)
     pipe = new_pipeline(settings, vae, "fixed_small", settings.seed)
-    return DiffRetouchObjective(pipe, truths, SCALE, torch.ones(3, 4, dtype=torch.bool), settings)
+    return DiffRetouchObjective(pipe, truths, truths.half.mean(0), torch.ones(3, 4, dtype=torch.bool), settings)
+
+
+def _away_from_identity(objective: DiffRetouchObjective) -> Tensor:
+    """The grid head's last weights, drawn anew, so that c and noise show in the results."""
+    weight: Tensor = objective.pipe.grid_head.layers[-1].weight
+    nn.init.normal_(weight, std=0.3, generator=generator("w"))
+    return weight
 
 
 def _run(
@@ -390,15 +436,50 @@ def test_dropped_conditions(truths: GroundTruths, by_component: bool) -> None:
     assert bool(alike.all()) is not by_component
 
 
-def test_gradients_of_the_published_loss_can_flow_through_one_branch(truths: GroundTruths) -> None:
-    found = []
-    for routing in ("all", "own"):
-        objective = _objective(truths, _settings(control_loss="published", published_gradient=routing))
-        net = Networks(objective.pipe)
-        torch.nn.init.normal_(objective.pipe.grid_head.layers[-1].weight, std=0.3, generator=generator("w"))
-        objective.losses(net, Part(0, 0, 4, 4))["control"].backward()
-        found.append(objective.pipe.grid_head.layers[-1].weight.grad)
-    assert found[0].abs().sum() > 0 and found[1].abs().sum() > 0 and not torch.allclose(*found)
+@pytest.mark.parametrize("routing", ["all", "own"])
+def test_the_published_loss_is_that_of_its_three_results(truths: GroundTruths, routing: str) -> None:
+    """D of c and noise, D+ of c and other noise, D- of -c and noise; with `own` the last two are constants."""
+    changes = {"timesteps": [0, 999], "pixel_timesteps": [500, 999], "condition_dropout": 0.3}
+    objective = _objective(truths, _settings(control_loss="published", published_gradient=routing, **changes))
+    weight, pipe, part = _away_from_identity(objective), objective.pipe, Part(0, 0, 8, 8)
+    found = objective.losses(Networks(pipe), part)["control"]
+    (gradient,) = torch.autograd.grad(found, weight)
+
+    drawn = objective._draw(part)
+    photo, _, z0, c = objective._ground_truths(drawn)
+    told = c * drawn.kept
+
+    def scored(noise: Tensor, condition: Tensor) -> Tensor:
+        zt = pipe.scheduler.add_noise(z0, noise, drawn.t)
+        _, grid = pipe.predict(zt, drawn.t, pipe.network_input(photo), condition)
+        return scores(soft_clamp(pipe.retouch(photo, grid)), 16)
+
+    first, alike, opposite = scored(drawn.noise, told), scored(drawn.other_noise, told), scored(drawn.noise, -told)
+    if routing == "own":
+        alike, opposite = alike.detach(), opposite.detach()
+    each = losses.published(first, alike, opposite, told, truths.half.mean(0), objective.settings.tau)
+    late = drawn.t >= 500
+    assert 0 < int(late.sum()) < 8 and 0 < int(drawn.kept.sum()) < 32
+    expected = each[late].sum() / 8
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=0)
+    torch.testing.assert_close(gradient, torch.autograd.grad(expected, weight)[0], rtol=1e-3, atol=1e-6)
+    assert float(gradient.abs().max()) > 1e-3
+
+
+def test_what_is_learned_from_is_photo_result_and_latent_of_one_expert_seen_alike(truths: GroundTruths) -> None:
+    objective = _objective(truths, _settings(input_exposure=0.3))
+    drawn = objective._draw(Part(0, 0, 12, 12))
+    photo, result, z0, c = objective._ground_truths(drawn)
+    assert 0 < int(drawn.mirrored.sum()) < 12
+    for i, (view, expert) in enumerate(zip(drawn.view.tolist(), drawn.expert.tolist(), strict=True)):
+        latent = truths.latent_mean[view, expert] + truths.latent_std[view, expert] * drawn.posterior[i]
+        seen = [unit(truths.photos[view]), unit(truths.results[view, expert]), latent]
+        if bool(drawn.mirrored[i]):
+            seen = [x.flip(2) for x in seen]
+        seen[0] = expose(seen[0][None], drawn.gains[i : i + 1])[0]
+        for made, expected in zip((photo[i], result[i], z0[i]), seen, strict=True):
+            torch.testing.assert_close(made, expected)
+        assert torch.equal(c[i], truths.conditions[view, expert])
 
 
 def test_a_dropped_c_is_dropped_in_every_branch_of_the_published_loss(truths: GroundTruths) -> None:
@@ -528,10 +609,67 @@ def test_an_autoencoder_can_begin_by_shrinking(shape: str) -> None:
     assert float(posterior.std.max()) < 0.06
 
 
-def test_ten_steps_have_the_golden_losses(truths: GroundTruths, tmp_path: Path) -> None:
+@pytest.mark.parametrize("control", ["none", "published", "ours"])
+def test_ten_steps_have_the_golden_losses(truths: GroundTruths, tmp_path: Path, control: str) -> None:
     """So that no change of the code moves training unnoticed; another processor may round its last digits otherwise."""
-    _, points = _run(truths, _settings(steps=10, log_every=1, condition_dropout=0.2, control_weight=1.0), tmp_path)
-    assert [point["loss"] for point in points] == pytest.approx(GOLDEN, rel=2e-3)
+    changes = {"control_loss": control, "condition_dropout": 0.2, "control_weight": 1.0}
+    _, points = _run(truths, _settings(steps=10, log_every=1, **changes), tmp_path)
+    found = [[point[name] for name in ("eps", "pixel", "control", "gradient_norm")] for point in points]
+    for step, expected in zip(found, GOLDEN[control], strict=True):
+        assert step == pytest.approx(expected, rel=2e-3)
+
+
+def test_training_ends_in_the_moving_average_of_its_weights(truths: GroundTruths, tmp_path: Path) -> None:
+    """Counted by hand from the weights after each step: the first is taken whole."""
+    after: list[Tensor] = []
+
+    def keep(net: nn.Module) -> Tensor:
+        return torch.cat([p.detach().flatten() for p in net.parameters()])
+
+    for steps in (1, 2, 3):
+        # warm-up alone, so that a shorter run takes the same steps
+        changes = {"warmup_steps": 3, "checkpoint_every": 9, "log_every": 9, "validate_every": 9}
+        settings = _settings(steps=steps, ema_decay=0.0, **changes)
+        pipe, _ = _run(truths, settings, tmp_path / str(steps))
+        after.append(keep(Networks(pipe)))
+    pipe, _ = _run(truths, settings.model_copy(update={"ema_decay": 0.7}), tmp_path / "averaged")
+    expected = after[0]
+    for weights in after[1:]:
+        expected = 0.7 * expected + 0.3 * weights
+    torch.testing.assert_close(keep(Networks(pipe)), expected)
+    assert not torch.equal(expected, after[-1])
+
+
+def test_validation_by_a_loop(truths: GroundTruths) -> None:
+    """PSNR with each expert's own c, and half of what a slider moves from end to end in the photo's half-ranges."""
+    objective = _objective(truths, _settings())
+    _away_from_identity(objective)
+    noticeable = torch.ones(3, 4, dtype=torch.bool)
+    noticeable[1, 2] = False
+    found = Validation(truths, noticeable, seed=5).measure(objective.pipe)
+    photos, results = unit(truths.photos), unit(truths.results)
+
+    def made(photo: int, c: Tensor, what: str) -> Tensor:
+        return objective.pipe(photos[photo : photo + 1], c[None], generator=[generator(5, what, photo)]).images[0]
+
+    for photo in range(3):
+        for expert in range(2):
+            miss = made(photo, truths.conditions[photo, expert], "expert") - results[photo, expert]
+            expected = 10 * math.log10(1 / float(miss.square().mean()))
+            assert float(found.psnr[photo, expert]) == pytest.approx(expected, rel=1e-4)
+        for slider in range(4):
+            c = torch.zeros(4)
+            c[slider] = 1.0
+            up, down = (scores(made(photo, end, "axis")[None], 16)[0, slider] for end in (c, -c))
+            expected = float((up - down) / 2 / truths.half[photo, slider])
+            slope = float(found.slope[photo, slider])
+            assert (
+                math.isnan(slope) if (photo, slider) == (1, 2) else slope == pytest.approx(expected, rel=1e-3, abs=1e-5)
+            )
+    assert found.means()["val_psnr"] == pytest.approx(float(found.psnr.mean()))
+    means = [found.means()[f"val_slope_{name}"] for name in ATTRIBUTES]
+    expected = [float(column[~column.isnan()].mean()) for column in found.slope.T]
+    assert means == pytest.approx(expected)
 
 
 def test_without_a_grid_the_autoencoder_makes_the_picture(truths: GroundTruths, tmp_path: Path) -> None:
