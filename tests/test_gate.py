@@ -417,6 +417,20 @@ def test_peoples_verdict_counts_where_there_is_one(trees, tmp_path) -> None:
         judge(params(), DATASET, asked, trees["champion"], tmp_path / "out")
 
 
+def test_what_a_rater_saved_twice_counts_once(trees, tmp_path) -> None:
+    asked = gate_trees.copy(trees["better"], tmp_path / "asked")
+    study(asked, "ours")
+    folder = asked / "reports" / DATASET / "votes"
+    whole = pd.read_csv(folder / "of-ours.csv")
+    whole.assign(rater="one").to_csv(folder / "of-ours.csv", index=False)
+    # saved halfway, before one answer was taken back
+    early = whole.head(3).assign(rater="one", choice=["left", "left", "left"])
+    early.to_csv(folder / "zz-early.csv", index=False)
+    whole.assign(rater="two").to_csv(folder / "two.csv", index=False)
+    verdict = judge(params(), DATASET, asked, trees["champion"], tmp_path / "out")
+    assert told(verdict, "study").found == "100% [100%, 100%] of 12 votes in 3 files, on 3 scenes"
+
+
 def test_costs_are_measured_on_a_real_model(trees, tmp_path) -> None:
     model, train = gate_trees.copy(trees["better"], tmp_path / "real"), tiny_train()
     made = new_pipeline(train, new_autoencoder(train.autoencoder), "fixed_small", seed=1)

@@ -149,3 +149,18 @@ def test_a_rater_can_answer_with_the_keyboard(out, tmp_path) -> None:
     assert {line["study"] for line in answers} == {"fivek"}
     assert [line["trial"] for line in answers] == [str(k) for k in range(1, 15)]
     assert "finished" in re.search(r'<main id="stage"[^>]*>', shown)[0]
+
+
+@browser.needs_browser
+@pytest.mark.browser
+def test_a_closed_page_goes_on_where_it_was(out, tmp_path) -> None:
+    press = """
+      const key = name => document.dispatchEvent(new KeyboardEvent("keydown", {key: name}));
+      document.title = answers.length + " " + session.rater; key("2"); key("1"); key("2"); key("Backspace");
+    """
+    titles = [
+        re.search(r"<title>(\d+) ([0-9a-f]{16})</title>", browser.dom(out / "export/index.html", tmp_path, press))
+        for _ in range(2)
+    ]
+    assert [int(title[1]) for title in titles] == [0, 2]
+    assert titles[0][2] == titles[1][2]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from importlib.resources import files
@@ -13,12 +14,15 @@ from diffretouch.study.pairs import Trial
 
 
 def page(trials: Sequence[Trial], study: str) -> str:
-    """A static page that works from a file: no network, answers are kept in the browser and saved as responses.csv."""
+    """A static page that works from a file: no network, answers are kept in the browser, so that a rater can close it
+    and go on later, and saved as responses.csv. Every rater has a random name, by which answers saved twice are known.
+    """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string((files("diffretouch.study") / "page.html").read_text(encoding="utf-8"))
     shown = [{"trial": t.number, "left": t.left_file, "right": t.right_file} for t in trials]
     # "<" escaped: nothing in the data can end the script element
-    return template.render(study=study, trials=json.dumps(shown).replace("<", "\\u003c"))
+    text = json.dumps(shown).replace("<", "\\u003c")
+    return template.render(study=study, trials=text, key=hashlib.sha256(text.encode()).hexdigest()[:16])
 
 
 def trial_table(trials: Sequence[Trial]) -> pd.DataFrame:
