@@ -98,7 +98,10 @@ def build(
     provenance: str = "simulated",
     input_kind: str = "raw",
 ) -> None:
-    """Write decode, attributes, train (history only) and sample of `dataset` under root/work: 4 photos in 2 groups."""
+    """Write decode, attributes, train and sample of `dataset` under root/work: 4 photos in 2 groups.
+
+    Of train its history, and what a model of FiveK trained here, or one of PPR10K converted, says of itself.
+    """
     experts = EXPERTS[dataset]
     sources = pictures or {f"scene{i}": scene(i, 40, 60) for i in range(4)}
     decode, sample = root / "work/decode" / dataset, root / "work/sample" / dataset
@@ -171,6 +174,10 @@ def build(
     (root / "work/attributes" / dataset / "scales.json").write_text(params().attributes.model_dump_json())
     write_table(sample / "samples.parquet", pd.DataFrame(samples))
     _history(root / "work/train" / dataset / "history.jsonl")
+    converted = {"provenance": "converted", "licence": "non-commercial", "notes": f"Converted from {HOSTILE}.ckpt."}
+    origin = {"dataset": card["name"], "licence": "CC0"} if dataset == "fivek" else converted
+    (root / "work/train" / dataset / "model").mkdir(exist_ok=True)
+    (root / "work/train" / dataset / "model" / "model_index.json").write_text(json.dumps({"origin": origin}))
 
 
 def quarantine(

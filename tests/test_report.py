@@ -17,6 +17,7 @@ from rich.console import Console
 
 from diffretouch.errors import UserError
 from diffretouch.files.pictures import reduce_to
+from diffretouch.report import weights
 from diffretouch.report.frames import histogram
 from diffretouch.report.numbers import Metrics, Number, interval, signed
 from diffretouch.report.photos import choose, ranges
@@ -130,6 +131,28 @@ def test_numbers_say_which_rendering_and_split_they_stand_on(html, again) -> Non
     moved = section(again("fivek", move), "fivek-corpus")
     assert "1 train, 0 val, 3 test" in moved and "scenes in more than one of them: 1" in moved
     assert "disjoint" not in moved
+
+
+def test_weights_are_those_that_the_model_names(html) -> None:
+    own, other = section(html, "fivek-corpus"), section(html, "ppr10k-corpus")
+    assert "network trained on fivek demo, from random weights" in own
+    assert "autoencoder: fitted to the training photos before it" in own
+    assert "network and autoencoder: Converted from &lt;script&gt;" in other
+    assert "(licence: non-commercial)" in other and "trained on" not in other
+    assert html.count("The model judged on this page is another one than that of these curves") == 1
+
+
+def test_weights_in_words() -> None:
+    base = {"weights": "sd-2-base", "sha256": "ab12", "licence": "openrail++"}
+    assert weights.words({"dataset": "FiveK", "start": base}) == (
+        "network trained on FiveK, from other weights: sd-2-base, SHA-256 ab12 (licence: openrail++)",
+        "autoencoder: the one of the weights it started from",
+    )
+    assert weights.words({"dataset": "FiveK", "start": {"dataset": "PPR10K"}, "autoencoder": base}) == (
+        "network trained on FiveK, from other weights: a model trained on PPR10K",
+        "autoencoder: sd-2-base, SHA-256 ab12 (licence: openrail++)",
+    )
+    assert weights.words({}) == ("network and autoencoder: not recorded where from",)
 
 
 def test_what_was_not_used_is_counted_by_kind(html) -> None:

@@ -17,6 +17,7 @@ from diffretouch.report.frames import data_uri
 from diffretouch.report.numbers import Company, Metrics, company
 from diffretouch.report.photos import Photo, choose, photo, ranges
 from diffretouch.report.unused import Unused, unused
+from diffretouch.report.weights import read_origin, trained_here, words
 
 PLOTS = {
     "psnr": ("psnr.png", "evaluate"),
@@ -45,6 +46,10 @@ class Dataset:
     """Name -> data URI."""
     company: tuple[Company, ...]
     photos: tuple[Photo, ...]
+    weights: tuple[str, ...]
+    """Where the model's weights come from, a line each."""
+    trained_here: bool
+    """Whether the model is of a training on this corpus, as the curves are."""
 
     @property
     def simulated(self) -> bool:
@@ -77,10 +82,11 @@ def gather(dataset: str, settings: Report) -> Dataset:
     }
     history = require(stage_dir("train", dataset) / "history.jsonl", f"dvc repro train@{dataset}")
     drawn = curves.draw(curves.read_history(history), title=f"{dataset}: training")
-    card = require(decoded / "corpus.json", f"dvc repro decode@{dataset}")
+    card = json.loads(require(decoded / "corpus.json", f"dvc repro decode@{dataset}").read_text(encoding="utf-8"))
+    origin = read_origin(dataset)
     return Dataset(
         name=dataset,
-        card=json.loads(card.read_text(encoding="utf-8")),
+        card=card,
         counts={split: int((usable["split"] == split).sum()) for split in ("train", "val", "test")},
         shared=int((usable.groupby("group")["split"].nunique() > 1).sum()),
         sizes=_sizes(usable),
@@ -92,6 +98,8 @@ def gather(dataset: str, settings: Report) -> Dataset:
             photo(line, dataset, samples, measured, ranges(truths, line["photo_id"], scheme), settings)
             for line in chosen.to_dict("records")
         ),
+        weights=words(origin),
+        trained_here=trained_here(origin, card["name"]),
     )
 
 
