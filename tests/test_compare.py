@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import os
@@ -14,17 +15,20 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from matplotlib import pyplot as plt
 
 from diffretouch.attributes import ATTRIBUTES, scores
 from diffretouch.code import ROOT as PACKAGE
 from diffretouch.color import linear_to_srgb
-from diffretouch.comparing import adjust, numbers, schedule
+from diffretouch.comparing import adjust, numbers, pictures, schedule
 from diffretouch.comparing.arms import CODE, DONE, SPENT, Run, runs, take_views
+from diffretouch.comparing.page import render
 from diffretouch.comparing.verdict import verdict
 from diffretouch.condition import photo_range
 from diffretouch.config import Compare, Params, load
 from diffretouch.errors import ConfigError, UserError
 from diffretouch.evaluation import control, texture
+from diffretouch.files.pictures import write_png8
 from diffretouch.files.workspace import training_dir
 from diffretouch.training.resume import Stopped
 from tests import fake_chain
@@ -218,7 +222,7 @@ def test_only_what_depends_on_a_change_is_done_again(here: Path) -> None:
     compare = fake_chain.params().compare.model_dump(mode="json")
     for params, todo in (
         (changed(), ()),
-        (changed(runtime={"threads": 1, "workers": 7}, report={"photos": 9}, study={"repeats": 9}), ()),
+        (changed(runtime={"threads": 1, "workers": 7, "processes": 3}, report={"photos": 9}, study={"repeats": 9}), ()),
         (changed(compare=compare | {"photos": 2, "slider": "contrast", "expert": "a"}), ()),
         (changed(train={"validate_every": 33}), ()),
         (changed(train={"tau": 0.3}), run.steps),
@@ -251,6 +255,14 @@ def test_a_step_done_again_takes_the_later_ones_with_it(here: Path) -> None:
         run.finished(step)
     run.finished("sample")
     assert run.todo() == ("evaluate", "probe")
+
+
+def test_every_arm_trains_in_one_process(here: Path) -> None:
+    """Ours would see a batch for each of several, a peer one."""
+    many = runs(changed(runtime={"processes": 4, "workers": 3}), "fivek", threads=2)
+    assert {(r.params.runtime.threads, r.params.runtime.workers, r.params.runtime.processes) for r in many} == {
+        (2, 1, 1)
+    }
 
 
 def test_one_expert_peers_are_told_which(here: Path) -> None:
@@ -299,6 +311,46 @@ def test_differences_are_paired_and_the_best_peer_is_the_best_on_average() -> No
     small = numbers.small(table)
     assert len(small) < len(table) or not table["slice"].str.contains("->").any()
     assert (table["mean"] == table["mean"].round(4)).all() and "provenance" in small
+
+
+def test_the_best_peer_so_adjusted_is_chosen_expert_by_expert(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By PSNR lut3d is the best; with its best of N, hdrnet is nearer to a, csrnet to b, and hdrnet over both."""
+    params = load(ROOT / "params.yaml")
+    levels = {
+        "full": {"psnr": 25.0, "a": 27.0, "b": 23.0},
+        "lut3d": {"psnr": 22.0, "a": 23.0, "b": 23.5},
+        "hdrnet": {"psnr": 21.0, "a": 26.0, "b": 22.0},
+        "csrnet": {"psnr": 20.0, "a": 22.0, "b": 24.0},
+        "csrnet_one": {"psnr": 30.0, "a": 30.0, "b": 30.0},
+    }
+    values = pd.DataFrame(
+        {"arm": arm, "seed": 0, "photo_id": photo, "metric": metric, "slice": part, "value": value + shift}
+        for arm, own in levels.items()
+        for photo, shift in (("p0", -1.0), ("p1", 1.0))
+        for metric, part, value in (
+            *(("psnr", part, own["psnr"]) for part in ("all", "expert_a", "expert_b")),
+            *(("psnr_best_of", f"expert_{x}", own[x]) for x in "ab"),
+            ("psnr_best_of", "all", (own["a"] + own["b"]) / 2),
+        )
+    )
+    groups = pd.DataFrame({"photo_id": ["p0", "p1"], "group": ["g0", "g1"]})
+    monkeypatch.setattr(numbers, "read_table", lambda *_: groups)
+    table = numbers.summarise(values, params, "fivek", "simulated")
+    assert numbers.best_peer(table, params) == "lut3d"
+    chosen = {part: numbers.best_peer(table, params, "psnr_best_of", part) for part in ("all", "expert_a", "expert_b")}
+    assert chosen == {"all": "hdrnet", "expert_a": "hdrnet", "expert_b": "csrnet"}
+    found = numbers.Numbers(table)
+
+    def over(arm: str, metric: str) -> dict[str, float]:
+        return {part: by.mean for part, by in found.parts(arm, f"{metric}_minus_best_peer").items()}
+
+    assert over("full", "psnr") == dict.fromkeys(("all", "expert_a", "expert_b"), 3.0)
+    assert over("full", "psnr_best_of") == {"all": 1.0, "expert_a": 1.0, "expert_b": -1.0}
+    # a peer is not compared with itself
+    assert over("hdrnet", "psnr_best_of") == {"expert_b": -2.0} and over("lut3d", "psnr") == {}
+    assert found.get("full", "psnr_best_of_minus_best_peer", "expert_b", "0").mean == -1.0
+    (line,) = [line for line in verdict(found, params.compare, "ours") if "so adjusted" in line.target]
+    assert not line.met and "B −1.00" in line.found
 
 
 def beyond(slope: float, correlation: float) -> float:
@@ -374,7 +426,7 @@ def lines_of(settings: Compare, **means: float) -> dict[str, bool]:
         rows.append({"arm": arm, "seed": "all", "metric": metric, "slice": part.replace("_TO_", "->"), "mean": mean})
     table = pd.DataFrame(rows).assign(low=0.0, high=1.0, n=3, groups=2)
     return {
-        line.target.split(" ")[0] + str(i): line.met for i, line in enumerate(verdict(numbers.Numbers(table), settings))
+        line.target.split(" ")[0] + str(i): line.met for i, line in enumerate(verdict(numbers.Numbers(table), settings, "ours"))
     }
 
 
@@ -417,8 +469,89 @@ def test_the_verdict_counts_seeds_whose_sliders_reach_it_by_themselves() -> None
         for part, mean in {"all": own, **dict.fromkeys(ATTRIBUTES, own), "contrast": least}.items()
     ]
     table = pd.DataFrame(rows).assign(low=0.0, high=1.0, n=3, groups=2)
-    (line,) = verdict(numbers.Numbers(table), load(ROOT / "params.yaml").compare)
+    (line,) = verdict(numbers.Numbers(table), load(ROOT / "params.yaml").compare, "ours")
     assert line.met and line.found.endswith("by seed 0.70, 0.65, 0.50: 1 of them by themselves")
+
+
+def test_two_painted_arms_are_each_named_with_their_autoencoder() -> None:
+    settings = load(ROOT / "params.yaml").compare
+    tree = settings.model_dump(mode="json")
+    tree["arms"]["no_grid_twice"] = tree["arms"]["no_grid"]
+    means = {
+        ("full", "texture"): 0.9,
+        ("no_grid", "texture"): 0.5,
+        ("no_grid", "texture_autoencoder"): 0.95,
+        ("no_grid_twice", "texture"): 0.6,
+        ("no_grid_twice", "texture_autoencoder"): 0.7,
+    }
+    table = pd.DataFrame(
+        {"arm": arm, "seed": "all", "metric": metric, "slice": "all", "mean": mean, "low": 0, "high": 1, "n": 3}
+        for (arm, metric), mean in means.items()
+    ).assign(groups=2)
+    (line,) = verdict(numbers.Numbers(table), Compare.model_validate(tree), "ours")
+    assert not line.met and line.found == (
+        "0.900 against no_grid 0.500, its autoencoder alone 0.950, no_grid_twice 0.600, its autoencoder alone 0.700"
+    )
+
+
+def test_an_arm_that_names_no_control_loss_has_that_of_training() -> None:
+    tree = load(ROOT / "params.yaml").compare.model_dump(mode="json")
+    assert Compare.model_validate(tree).other_control("ours") == ["no_control", "published"]
+    tree["arms"]["published"]["train"].pop("control_loss")
+    tree["arms"]["full"]["train"]["control_loss"] = "ours"
+    settings = Compare.model_validate(tree)
+    assert settings.other_control("published") == ["no_control", "published", "blind", "no_grid"]
+    assert settings.other_control("ours") == ["no_control"]
+    table = pd.DataFrame(
+        {"arm": arm, "seed": "all", "metric": "slope", "slice": part, "mean": mean, "low": 0, "high": 1, "n": 3}
+        for arm, mean in (("full", 0.7), ("published", 0.8), ("hdrnet", 0.9))
+        for part in ("all", *ATTRIBUTES)
+    ).assign(groups=2)
+    steeper = [line for line in verdict(numbers.Numbers(table), settings, "published") if "steeper" in line.target]
+    assert [(line.met, line.found) for line in steeper] == [(False, "0.70 against published 0.80")]
+    assert not [line for line in verdict(numbers.Numbers(table), settings, "ours") if "steeper" in line.target]
+
+
+# sheet and page
+
+
+def shown(folder: Path, count: int) -> list[pictures.Shown]:
+    """Photos whose every picture is the same small one."""
+    path = folder / "picture.png"
+    write_png8(path, fake_chain.scene(0, 20, 30))
+    named = tuple((name, path) for name in ("input", "expert C", "full"))
+    strips = (("full", ((-1.0, path), (0.0, path), (1.0, path))),)
+    return [pictures.Shown(f"p{i}", "", named, named[::2], (0, 0), strips) for i in range(count)]
+
+
+@pytest.mark.parametrize(("count", "rows"), [(2, 2), (pictures.ROWS + 1, pictures.ROWS)])
+def test_the_sheet_shows_so_many_photos_and_no_more(tmp_path: Path, count: int, rows: int) -> None:
+    figure = pictures.sheet(shown(tmp_path, count), load(ROOT / "params.yaml"), title="test photos")
+    plt.close(figure)
+    assert figure.axes[0].images[0].get_array().shape[0] == rows * (pictures.HEIGHT + pictures.GAP)
+
+
+def page_of(folder: Path, dataset: str, provenance: str, photos: int = 30) -> str:
+    card = dict.fromkeys(("name", "licence", "notes", "decode_profile", "decode_settings"), "x")
+    card |= {"provenance": provenance, "input": "raw"}
+    rows = [("input", "psnr", "all"), ("full", "psnr", "all"), ("hdrnet", "psnr", "all")]
+    rows += [(arm, "psnr_best_of", "expert_a") for arm in ("hdrnet", "lut3d")]
+    table = pd.DataFrame(
+        {"arm": arm, "seed": "all", "metric": metric, "slice": part, "mean": 20.0 + i}
+        for i, (arm, metric, part) in enumerate(rows)
+    ).assign(low=0.0, high=1.0, n=photos, groups=2)
+    return render(dataset, card, load(ROOT / "params.yaml"), table, shown(folder, 1))
+
+
+def test_the_page_says_what_was_measured_and_what_the_sheet_shows(tmp_path: Path) -> None:
+    demo = page_of(tmp_path, "fivek", "simulated")
+    assert "about the same CPU time on this corpus" in demo and "quality-fivek.md" in demo
+    for page in (page_of(tmp_path, "fivek", "real"), page_of(tmp_path, "ppr10k", "simulated")):
+        assert "the same CPU time" not in page and "benchmarks/results" not in page
+        assert "as set in <code>compare.arms</code>; what they cost was not measured" in page
+    assert "is hdrnet by its PSNR and, by its best of 32, lut3d for A:" in demo
+    assert "The first 24 of 30 stand in <code>reports/fivek/compare.png</code>" in demo
+    assert "Every test photo stands in" in page_of(tmp_path, "fivek", "simulated", photos=24)
 
 
 # processes
@@ -461,3 +594,22 @@ def test_asked_to_stop_it_stops_its_processes_and_leaves_with_143(tmp_path: Path
     assert caught.value.code == 128 + signal.SIGTERM
     assert sleeping.process is not None and sleeping.process.returncode is not None
     assert not (tmp_path / "two").exists() and begun == ["profile"]
+
+
+def test_a_start_that_fails_lets_the_others_save_and_says_why(tmp_path: Path) -> None:
+    """Before a job's first step, before its second, and where what a step cost cannot be noted."""
+
+    def full(step: str) -> None:
+        if step == "study":
+            raise OSError(errno.ENOSPC, "no space")
+
+    for name, steps in (("first", ["study"]), ("second", ["profile", "study"]), ("noted", ["profile"])):
+        other = job(tmp_path / name / "other", *[("profile", "--help")] * 50)
+        failing = job(tmp_path / name / "failing", *((step, "--help") for step in steps), begin=full)
+        if name == "noted":
+            (failing.folder / SPENT).mkdir(parents=True)
+        with pytest.raises(IsADirectoryError if name == "noted" else OSError, match=r"no space|Is a directory"):
+            schedule.run_all([other, failing], 2, 1, "test")
+        assert other.process is not None and other.process.returncode is not None
+        lines = [json.loads(line) for line in (other.folder / SPENT).read_text().splitlines()]
+        assert lines[-1]["exit"] == other.process.returncode and len(lines) < 50

@@ -19,13 +19,17 @@ import yaml
 from torch.nn.functional import interpolate
 
 from diffretouch.attributes import ATTRIBUTES, scores
+from diffretouch.comparing.adjust import vary
 from diffretouch.comparing.arms import SPENT
+from diffretouch.comparing.probe import DRAWN
 from diffretouch.config import Params, load
 from diffretouch.errors import ConfigError
 from diffretouch.files.pictures import read_srgb
 from diffretouch.files.tables import write_table
 from diffretouch.metrics import psnr
 from diffretouch.model import RetouchPipeline
+from diffretouch.sampling.sweeps import requests
+from diffretouch.seeds import generator
 from diffretouch.stages import attributes, compare
 from tests import browser, fake_chain
 from tests.train_start import TINY
@@ -134,7 +138,39 @@ def test_numbers_are_those_of_the_pictures(compared: Path) -> None:
     assert found["full", "all", "texture", "all"] > 0.9 > found["painted", "all", "texture", "all"]
     assert {"slope", "excess_cross_talk"} <= set(found["full"].index.get_level_values("metric"))
     assert "slope" not in found["csrnet"].index.get_level_values("metric")
-    assert found["csrnet", "all", "psnr_best_of", "expert_a"] > 0
+
+
+def test_the_best_of_all_draws_is_that_of_a_loop(compared: Path) -> None:
+    """Both arms are asked for the same random c; ours is told them, the peer's one result is moved by them."""
+    found, decoded, params = table(compared), compared / "work/decode/fivek", tiny()
+    truths = pd.read_parquet(compared / "work/attributes/fivek/attributes.parquet").set_index("photo_id")
+    folder = compared / ARMS / "csrnet-0" / "work/sample/fivek"
+    plain = pd.read_parquet(folder / "samples.parquet").query("sweep == 'neutral'").set_index("photo_id")["path"]
+    model = compared / ARMS / "full-0" / "work/train/fivek/model"
+    pipe = RetouchPipeline.from_pretrained(model, local_files_only=True)
+    pipe.set_progress_bar_config(disable=True)
+    size = json.loads((compared / "work/attributes/fivek/scales.json").read_text())["size"]
+    best: dict[tuple[str, str], list[float]] = {}
+    for _, photo in (
+        pd.read_parquet(decoded / "manifest.parquet").query("split == 'test' and status == 'ok'").iterrows()
+    ):
+        own = truths.loc[photo["photo_id"]]
+        asked = [r for r in requests("fivek", photo["photo_id"], {}, params.sample.seed, 2, 3) if r.sweep == DRAWN]
+        c = torch.tensor([request.condition for request in asked])
+        seen = torch.tensor(read_srgb(decoded / photo["input"])).movedim(2, 0)
+        made = pipe([seen, seen], c.float(), generator=[generator(*request.noise) for request in asked]).images
+        base = torch.tensor(read_srgb(folder / plain[photo["photo_id"]])).movedim(2, 0)[None]
+        s = torch.tensor(own[[f"score_{name}" for name in ATTRIBUTES]].to_numpy(float))
+        half = (s.max(0).values - s.min(0).values) / 2
+        moved = vary(base, scores(base, size).double() + c * half, half, size)
+        assert len(asked) == 2
+        for name, pictures in (("full", made), ("csrnet", moved)):
+            for x in "abc":
+                truth = read_srgb(decoded / photo[f"expert_{x}"])
+                near = max(psnr(picture.movedim(0, 2).numpy(), truth) for picture in pictures)
+                best.setdefault((name, x), []).append(near)
+    for (name, x), values in best.items():
+        assert found[name, "all", "psnr_best_of", f"expert_{x}"] == pytest.approx(np.mean(values), abs=0.01), name
 
 
 def test_what_a_decoder_passes_on_is_that_of_a_loop(compared: Path) -> None:

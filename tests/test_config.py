@@ -173,6 +173,30 @@ def test_the_last_call_must_lie_where_training_was(tmp_path: Path) -> None:
         load(edited(tmp_path, "  last_timestep: ", "  last_timestep: 1 #"))
 
 
+@pytest.mark.parametrize("scheme", ["ternary", "deviation", "quantile"])
+def test_our_control_loss_needs_the_scheme_it_asks_in(tmp_path: Path, scheme: str) -> None:
+    path = edited(tmp_path, "  scheme: expert_range", f"  scheme: {scheme}")
+    said = f"control_loss ours asks .* not in {scheme}: set scheme expert_range, or control_loss none or published"
+    with pytest.raises(ConfigError, match=said):
+        load(path)
+    text = path.read_text()
+    for old, new in (
+        ("  control_loss: ours", "  control_loss: none"),
+        ("  control_loss: ours", "  control_loss: published"),
+        ("  condition: expert", "  condition: none"),
+    ):
+        assert text.count(old) == 1
+        path.write_text(text.replace(old, new))
+        assert load(path).attributes.scheme == scheme
+    path.write_text(
+        text.replace("  control_loss: ours", "  control_loss: none").replace(
+            "experts: all, train: {steps: 1200}", "experts: all, train: {steps: 1200, control_loss: ours}"
+        )
+    )
+    with pytest.raises(ConfigError, match=f"compare.arms.full does not fit: .*{said}"):
+        load(path)
+
+
 def test_params_are_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
         load(ROOT / "params.yaml").train.steps = 3  # type: ignore[misc]

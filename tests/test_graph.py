@@ -64,7 +64,10 @@ def test_every_section_a_stage_reads_is_tracked(stage: str) -> None:
     read = {"corpora" if name == "corpus" else name for name in read} & set(Params.model_fields)
     tracked = {entry.split(".")[0] for entry in TREE[stage]["params"]}
     assert read - {"runtime"} <= tracked
-    assert tracked == ({"report", "datasets"} if stage == "report" else {stage, "corpora"})
+    assert tracked - {"runtime"} == ({"report", "datasets"} if stage == "report" else {stage, "corpora"})
+    # of how the work is done, what changes what is made
+    ours = [entry for entry in TREE[stage]["params"] if entry.startswith("runtime")]
+    assert ours == (["runtime.processes"] if stage == "train" else [])
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -193,6 +196,7 @@ def test_a_fresh_commit_is_up_to_date_and_leaves_no_ignore_files(copy: Path) -> 
         ("  perplexity: 20.0", "  perplexity: 10.0", instances("embed")),
         ("  repeats: 3", "  repeats: 2", instances("study")),
         ("  jpeg_quality: 88", "  jpeg_quality: 90", {"report"}),
+        ("  processes: 1", "  processes: 2", instances("train")),
         ("  threads: 2", "  threads: 1", set()),
         ("  workers: 2", "  workers: 1", set()),
         ("test_from: 4501", "test_from: 4001", {f"{stage}@fivek" for stage in STAGES if stage != "report"}),

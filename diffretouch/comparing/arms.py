@@ -128,9 +128,9 @@ def _plain(tree: Any) -> Any:
 
 
 def runs(params: Params, dataset: str, threads: int) -> list[Run]:
-    """Every arm with every seed, seed by seed; each process with `threads` threads."""
+    """Every arm with every seed, seed by seed; each trains in one process, like a peer, with `threads` threads."""
     base, root = _base(dataset), comparing_dir(dataset)
-    runtime = params.runtime.model_copy(update={"threads": threads, "workers": 1})
+    runtime = params.runtime.model_copy(update={"threads": threads, "workers": 1, "processes": 1})
     out = []
     for seed in params.compare.seeds:
         for name, arm in params.compare.arms.items():

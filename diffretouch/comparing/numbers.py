@@ -5,13 +5,14 @@ Measures of the long table, by `slice` (all, expert_<x>, an attribute, a pair `m
  - psnr, ssim, ciede2000: ours told each expert's c (an oracle), a peer's one result, `input` and `mean_expert` as they
    are; an arm that learned one expert is compared with that one alone.
  - psnr_minus_<other>: paired, photo by photo, seeds averaged on both sides; `best_peer` is the pooled peer of the
-   highest PSNR.
+   highest PSNR over all experts.
  - slope, spearman; excess_cross_talk: how far the slope of another attribute lies outside the range from 0 to the
    experts' own correlation; `all` is the mean over pairs.
  - texture: `texture.survival`; texture_experts: of the experts' own results.
  - psnr_autoencoder, slope_autoencoder, texture_autoencoder: of an arm painted by its autoencoder's decoder, what that
    alone makes of the experts' own results (`probe.decoder`).
- - psnr_best_of: to each expert, the best of N draws.
+ - psnr_best_of: to each expert, the best of N draws; psnr_best_of_minus_best_peer: `best_peer` is in each slice the
+   pooled peer of the highest psnr_best_of there.
 """
 
 from __future__ import annotations
@@ -104,12 +105,11 @@ def summarise(values: pd.DataFrame, params: Params, dataset: str, provenance: st
     over_seeds = (
         values.groupby(["arm", "photo_id", "metric", "slice"], as_index=False)["value"].mean().assign(seed="all")
     )
-    means = over_seeds[(over_seeds["metric"] == "psnr") & (over_seeds["slice"] == "all")].groupby("arm")["value"].mean()
-    best = _best(means, params)
-    frames = [over_seeds, _differences(over_seeds, over_seeds, params, best)]
+    others = _others(over_seeds, params)
+    frames = [over_seeds, _differences(over_seeds, over_seeds, others)]
     for seed, own in values[values["seed"] >= 0].groupby("seed"):
         own = own.assign(seed=str(seed))
-        frames += [own, _differences(own, over_seeds, params, best)]
+        frames += [own, _differences(own, over_seeds, others)]
     everything = pd.concat(frames, ignore_index=True)
     lines = [
         _line(key, estimate(part.set_index("photo_id")["value"]), provenance)
@@ -120,9 +120,9 @@ def summarise(values: pd.DataFrame, params: Params, dataset: str, provenance: st
     return table.sort_values("arm", key=lambda names: names.map(order), kind="stable").reset_index(drop=True)
 
 
-def best_peer(table: pd.DataFrame, params: Params) -> str | None:
-    """The pooled peer with the highest PSNR over all experts in the long table; None where there is no peer."""
-    chosen = table[(table["metric"] == "psnr") & (table["slice"] == "all") & (table["seed"] == "all")]
+def best_peer(table: pd.DataFrame, params: Params, metric: str = "psnr", part: str = "all") -> str | None:
+    """The pooled peer with the highest `metric` in a slice of the long table; None where there is no peer."""
+    chosen = table[(table["metric"] == metric) & (table["slice"] == part) & (table["seed"] == "all")]
     return _best(chosen.set_index("arm")["mean"], params)
 
 
@@ -132,23 +132,39 @@ def _best(means: pd.Series, params: Params) -> str | None:
     return None if known.empty else str(known.idxmax())
 
 
-def _differences(values: pd.DataFrame, over_seeds: pd.DataFrame, params: Params, best: str | None) -> pd.DataFrame:
-    """`values` minus the references (means over their seeds), photo by photo."""
+def _others(over_seeds: pd.DataFrame, params: Params) -> list[tuple[str, str, dict[str, str | None]]]:
+    """Every difference: its measure, its name, and by slice the arm that is subtracted."""
     judged = params.compare.judged
+    means = over_seeds.groupby(["metric", "slice", "arm"], as_index=False)["value"].mean()
+    parts = means["slice"].unique()
+
+    def best(metric: str, part: str) -> str | None:
+        chosen = means[(means["metric"] == metric) & (means["slice"] == part)]
+        return _best(chosen.set_index("arm")["value"], params)
+
+    return [
+        ("psnr", "psnr_minus_mean_expert", dict.fromkeys(parts, "mean_expert")),
+        ("psnr", f"psnr_minus_{BEST}", dict.fromkeys(parts, best("psnr", "all"))),
+        ("psnr_best_of", f"psnr_best_of_minus_{BEST}", {part: best("psnr_best_of", part) for part in parts}),
+        ("psnr", f"psnr_minus_{judged}", dict.fromkeys(parts, judged)),
+        ("texture", f"texture_minus_{judged}", dict.fromkeys(parts, judged)),
+    ]
+
+
+def _differences(
+    values: pd.DataFrame, over_seeds: pd.DataFrame, others: Sequence[tuple[str, str, dict[str, str | None]]]
+) -> pd.DataFrame:
+    """`values` minus those of other arms (means over their seeds), photo by photo."""
     found = []
-    for metric, other, name in (
-        ("psnr", "mean_expert", "psnr_minus_mean_expert"),
-        ("psnr", best, f"psnr_minus_{BEST}"),
-        ("psnr_best_of", best, f"psnr_best_of_minus_{BEST}"),
-        ("psnr", judged, f"psnr_minus_{judged}"),
-        ("texture", judged, f"texture_minus_{judged}"),
-    ):
-        if other is None:
-            continue
-        own = values[(values["metric"] == metric) & ~values["arm"].isin([other, *REFERENCES])]
-        reference = over_seeds[(over_seeds["metric"] == metric) & (over_seeds["arm"] == other)]
-        both = own.merge(reference[["photo_id", "slice", "value"]], on=["photo_id", "slice"], suffixes=("", "_other"))
-        found.append(both.assign(metric=name, value=both["value"] - both["value_other"]).drop(columns="value_other"))
+    for metric, name, subtracted in others:
+        own = values[(values["metric"] == metric) & ~values["arm"].isin(REFERENCES)]
+        reference = over_seeds[over_seeds["metric"] == metric]
+        reference = reference[reference["arm"] == reference["slice"].map(subtracted)]
+        both = own.merge(
+            reference[["photo_id", "slice", "arm", "value"]], on=["photo_id", "slice"], suffixes=("", "_other")
+        )
+        both = both[both["arm"] != both["arm_other"]]
+        found.append(both.assign(metric=name, value=both["value"] - both["value_other"])[own.columns])
     return pd.concat(found, ignore_index=True)
 
 

@@ -13,7 +13,7 @@ from jinja2 import Environment, StrictUndefined
 
 from diffretouch.attributes import ATTRIBUTES
 from diffretouch.comparing.numbers import BEST, REFERENCES, Numbers, best_peer
-from diffretouch.comparing.pictures import Shown, cut
+from diffretouch.comparing.pictures import ROWS, Shown, cut
 from diffretouch.comparing.verdict import verdict
 from diffretouch.config import Arm, Params
 from diffretouch.files.pictures import Picture, jpeg8, read_srgb, reduce_to
@@ -54,22 +54,27 @@ def render(dataset: str, card: dict[str, str], params: Params, table: pd.DataFra
     environment.filters |= {"signed": signed, "interval": _interval}
     style = (files("diffretouch.report") / "page.css").read_text(encoding="utf-8")
     words = {**REFERENCE_WORDS, **{name: arm.words for name, arm in settings.arms.items()}}
+    experts = params.corpus(dataset).experts
     return environment.from_string((files("diffretouch.comparing") / "page.html").read_text(encoding="utf-8")).render(
         dataset=dataset,
         card=card,
         settings=settings,
-        experts=params.corpus(dataset).experts,
+        experts=experts,
         numbers=numbers,
         measures={name: known for name, known in MEASURES.items() if any(numbers.get(arm, name) for arm in words)},
         words=words,
         references=REFERENCES,
         changes={name: _changes(arm) for name, arm in settings.arms.items()},
         best_peer=best_peer(table, params),
+        best_adjusted={
+            x: peer for x in experts if (peer := best_peer(table, params, "psnr_best_of", f"expert_{x}")) is not None
+        },
         attributes=ATTRIBUTES,
         sliders=[name for name in settings.arms if numbers.get(name, "slope")],
         painted=[name for name in settings.arms if numbers.get(name, "psnr_autoencoder")],
-        lines=verdict(numbers, settings),
+        lines=verdict(numbers, settings, params.train.control_loss),
         sheets=[_sheet(photo, params) for photo in photos[: settings.photos]],
+        rows=ROWS,
         count=numbers.get(REFERENCES[0], "psnr"),
         confidence=params.evaluate.confidence,
         css=style,

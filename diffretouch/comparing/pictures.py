@@ -1,4 +1,4 @@
-"""What the arms made of the test photos: the sheet with a row a photo, and the same pictures for the page.
+"""What the arms made of test photos: the sheet with a row a photo, and the same pictures for the page.
 
 The idea is that of the paper's Figure 3, the layout our own: texture where a picture is painted anew, and sliders that
 do nothing where no loss teaches them.
@@ -29,6 +29,8 @@ CROP = 90
 HEIGHT, WIDTH, GAP = 180, 270, 6
 """Of a picture on the sheet, and between pictures, in pixels."""
 PAPER = 0x24 / 255
+ROWS = 24
+"""Photos on the sheet at most: a picture of hundreds is more than memory, or a person, takes in."""
 
 
 @dataclass(frozen=True)
@@ -49,17 +51,17 @@ class Shown:
 
 
 def gather(runs: Sequence[Run], params: Params, dataset: str) -> list[Shown]:
-    """All test photos in an order that knows no result; of every arm the first seed's pictures."""
+    """As many test photos as sheet and page show, in an order that knows no result; of every arm the first seed's."""
     settings, decoded = params.compare, stage_dir("decode", dataset)
     first = {run.name: run for run in runs if run.seed == settings.seeds[0]}
     tables = {
         name: read_table(run.work("sample") / "samples.parquet", ["photo_id", "sweep"]) for name, run in first.items()
     }
     manifest = read_table(decoded / "manifest.parquet", ["photo_id", "input", "group", "camera", "licence"])
-    chosen = choose(manifest[manifest["photo_id"].isin(tables[settings.judged]["photo_id"])], len(manifest))
+    tested = manifest["photo_id"].isin(tables[settings.judged]["photo_id"])
+    chosen = choose(manifest[tested], max(ROWS, settings.photos))
     painted = [n for n, arm in settings.arms.items() if arm.train.get("output") == "autoencoder"]
-    own_loss = settings.arms[settings.judged].train.get("control_loss")
-    moved = [n for n, arm in settings.arms.items() if arm.train.get("control_loss", own_loss) != own_loss]
+    moved = settings.other_control(params.train.control_loss)
     peers = [n for n, arm in settings.arms.items() if arm.network != "diffretouch" and arm.experts == "all"]
 
     def made(name: str, photo_id: str) -> Path:
@@ -113,7 +115,8 @@ def cut(picture: Picture, corner: tuple[int, int]) -> Picture:
 
 
 def sheet(photos: Sequence[Shown], params: Params, *, title: str) -> Figure:
-    """A row a photo: whole pictures, the cut-out, and one slider at its ends and middle, an arm below the other."""
+    """A row a photo, ROWS at most: whole pictures, the cut-out, and one slider from end to end, arm below arm."""
+    photos = photos[:ROWS]
     columns = [name for name, _ in photos[0].whole[: 2 + len(photos[0].texture) - 1]]
     widths = [WIDTH] * len(columns) + [HEIGHT] * len(photos[0].texture)
     rows = np.concatenate([_padded(_row(photo, len(columns)), bottom=GAP) for photo in photos])

@@ -10,6 +10,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -55,7 +56,7 @@ class Job:
             )
 
     def poll(self) -> int | None:
-        """The step's exit code once it has ended; its CPU time, children included, is noted."""
+        """The step's exit code once it has ended; its CPU time, children included, is noted then."""
         assert self.process is not None
         pid, status, used = os.wait4(self.process.pid, os.WNOHANG)
         if pid == 0:
@@ -85,8 +86,7 @@ def run_all(jobs: Sequence[Job], at_a_time: int, threads: int, what: str) -> Non
         try:
             while (waiting or running) and not asked:
                 while waiting and len(running) < at_a_time:
-                    running.append(waiting.popleft())
-                    _next(running[-1], threads, what)
+                    running.append(_started(waiting.popleft(), threads, what))
                 time.sleep(0.05)
                 for job in list(running):
                     if (code := job.poll()) is None:
@@ -102,8 +102,7 @@ def run_all(jobs: Sequence[Job], at_a_time: int, threads: int, what: str) -> Non
                     job.end(job.step)
                     job.steps.popleft()
                     if job.steps and not asked:
-                        running.append(job)
-                        _next(job, threads, what)
+                        running.append(_started(job, threads, what))
                     elif not job.steps:
                         finished = total - len(waiting) - len(running)
                         _say(
@@ -116,25 +115,39 @@ def run_all(jobs: Sequence[Job], at_a_time: int, threads: int, what: str) -> Non
         raise Stopped(128 + asked[0])
 
 
-def _next(job: Job, threads: int, what: str) -> None:
+def _started(job: Job, threads: int, what: str) -> Job:
     _say(f"{what}: {job.label}, {job.step}")
     job.start(threads)
+    return job
 
 
 def _stop(running: Sequence[Job]) -> None:
     """Ask what still runs to stop, and end what does not."""
-    for job in running:
-        assert job.process is not None
-        job.process.send_signal(signal.SIGTERM)
+    _tell(running, signal.SIGTERM)
     deadline, left = time.monotonic() + GRACE_S, list(running)
     while left and time.monotonic() < deadline:
-        left = [job for job in left if job.poll() is None]
+        left = [job for job in left if _runs(job)]
         time.sleep(0.05)
+    _tell(left, signal.SIGKILL)
     for job in left:
-        assert job.process is not None
-        job.process.kill()
-        while job.poll() is None:
+        while _runs(job):
             time.sleep(0.05)
+
+
+def _tell(jobs: Sequence[Job], number: int) -> None:
+    """Send a signal to every process that has not been seen to end."""
+    for job in jobs:
+        assert job.process is not None
+        if job.process.returncode is None:
+            os.kill(job.process.pid, number)  # Popen's own could take its exit code, and with it what it cost
+
+
+def _runs(job: Job) -> bool:
+    """Whether its process has yet to end; a cost that cannot be noted must not keep others from being waited for."""
+    assert job.process is not None
+    with suppress(OSError):
+        job.poll()
+    return job.process.returncode is None
 
 
 def _roots() -> list[Path]:

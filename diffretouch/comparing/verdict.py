@@ -22,10 +22,13 @@ class Line:
     met: bool
 
 
-def verdict(numbers: Numbers, settings: Compare) -> list[Line]:
-    """Every target that these arms can say something about; means over seeds and photos decide, not intervals."""
+def verdict(numbers: Numbers, settings: Compare, control_loss: str) -> list[Line]:
+    """Every target that these arms can say something about; means over seeds and photos decide, not intervals.
+
+    `control_loss` is that of arms that name none: of the section train.
+    """
     arm = settings.judged
-    lines = [*_control(numbers, settings), *_texture(numbers, settings)]
+    lines = [*_control(numbers, settings, control_loss), *_texture(numbers, settings)]
     over = numbers.get(arm, f"psnr_minus_{BEST}")
     if over is not None:
         found = f"{_span(over)} dB, by seed {_seeds(numbers, arm, f'psnr_minus_{BEST}')}"
@@ -43,7 +46,7 @@ def verdict(numbers: Numbers, settings: Compare) -> list[Line]:
     return lines
 
 
-def _control(numbers: Numbers, settings: Compare) -> list[Line]:
+def _control(numbers: Numbers, settings: Compare, control_loss: str) -> list[Line]:
     arm, lines = settings.judged, []
     slopes = numbers.parts(arm, "slope", lambda part: part in ATTRIBUTES)
     mean = numbers.get(arm, "slope")
@@ -59,7 +62,8 @@ def _control(numbers: Numbers, settings: Compare) -> list[Line]:
             f"{mean.mean:.2f} [{mean.low:.2f}, {mean.high:.2f}]; {each}; by seed {seeds}: {alone} of them by themselves"
         )
         lines.append(Line(target, found, met))
-        others = {n: other for n in _variants(settings) if (other := numbers.get(n, "slope")) is not None}
+        named = settings.other_control(control_loss)
+        others = {n: other for n in named if (other := numbers.get(n, "slope")) is not None}
         if others:
             found = f"{mean.mean:.2f} against " + ", ".join(f"{n} {other.mean:.2f}" for n, other in others.items())
             best = max(other.mean for other in others.values())
@@ -79,22 +83,16 @@ def _control(numbers: Numbers, settings: Compare) -> list[Line]:
 
 
 def _texture(numbers: Numbers, settings: Compare) -> list[Line]:
-    own, known = numbers.get(settings.judged, "texture"), dict[str, float]()
+    own, known = numbers.get(settings.judged, "texture"), list[tuple[str, float]]()
     for name in settings.arms:
         painted, alone = numbers.get(name, "texture"), numbers.get(name, "texture_autoencoder")
         if painted and alone:
-            known |= {name: painted.mean, "its autoencoder alone": alone.mean}
+            known += [(name, painted.mean), ("its autoencoder alone", alone.mean)]
     if own is None or not known:
         return []
-    found = f"{own.mean:.3f} against " + ", ".join(f"{name} {other:.3f}" for name, other in known.items())
+    found = f"{own.mean:.3f} against " + ", ".join(f"{name} {other:.3f}" for name, other in known)
     target = "the photo's gradients survive: more of them than without a grid"
-    return [Line(target, found, own.mean > max(known.values()))]
-
-
-def _variants(settings: Compare) -> list[str]:
-    """Arms that differ in the control loss."""
-    own = settings.arms[settings.judged].train.get("control_loss")
-    return [n for n, arm in settings.arms.items() if arm.train.get("control_loss", own) != own]
+    return [Line(target, found, own.mean > max(other for _, other in known))]
 
 
 def _span(found: Interval) -> str:

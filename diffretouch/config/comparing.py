@@ -13,7 +13,7 @@ ArmName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
 
 
 class Arm(Section):
-    """One way to retouch, trained and measured like the others; steps are chosen so that all take the same CPU time."""
+    """One way to retouch, trained and measured like the others; it ends by its steps, whatever they cost."""
 
     words: str
     """What it is, for the page."""
@@ -57,3 +57,8 @@ class Compare(Section):
         if self.arms and self.arms[self.judged].network != "diffretouch":
             raise ValueError(f"judged names {self.judged!r}, a peer: sliders can only be judged where there are some")
         return self
+
+    def other_control(self, default: str) -> list[str]:
+        """Arms of ours whose control loss is not the judged one's; `default` is that of an arm that names none."""
+        losses = {n: a.train.get("control_loss", default) for n, a in self.arms.items() if a.network == "diffretouch"}
+        return [name for name, loss in losses.items() if loss != losses[self.judged]]

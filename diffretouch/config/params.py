@@ -51,6 +51,12 @@ class Params(Section):
                 f"train.validation_steps and .validation_last_timestep {validated} differ from sample.steps and "
                 f".last_timestep {sampled}: validation would judge another sampler than the one in use"
             )
+        told = self.train.condition == "expert" and self.train.output == "grid"
+        if told and self.train.control_loss == "ours" and self.attributes.scheme != "expert_range":
+            raise ValueError(
+                "train.control_loss ours asks for the scores that c means in attributes.scheme expert_range, not in "
+                f"{self.attributes.scheme}: set scheme expert_range, or control_loss none or published"
+            )
         for name in self.compare.arms:
             try:
                 self.arm(name, self.train.seed)

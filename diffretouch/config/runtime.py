@@ -10,7 +10,9 @@ from diffretouch.config.base import Positive, Section
 
 
 class Runtime(Section):
-    """How the work is done, not what: no stage tracks it. Threads and device may move the last digits of a result."""
+    """How the work is done, not what: no stage tracks it, but for `processes`, which train does. Threads and device may
+    move the last digits of a result.
+    """
 
     device: Literal["auto", "cpu", "cuda"]
     threads: Positive
@@ -18,8 +20,8 @@ class Runtime(Section):
     workers: Positive
     """Processes that decode or measure at the same time."""
     processes: Positive
-    """Processes that train together on this machine, one a GPU (or CPU, over gloo); several machines:
-    `accelerate launch`."""
+    """Processes that train together on this machine, one a GPU (or CPU, over gloo), each with a batch of its own: with
+    more of them a step sees more. Arms of compare train in one; several machines: `accelerate launch`."""
     compile: bool
     """torch.compile the U-Net for training: slow to start, pays on a GPU."""
     gradient_checkpointing: bool

@@ -38,15 +38,15 @@ def run(params: Params, dataset: str) -> None:
     write_table(out / "compare.parquet", table)
     with whole(out / "compare.csv") as temporary:
         small(table).to_csv(temporary, index=False, lineterminator="\n")
+    publish(out / "compare.csv", dataset)
     photos = gather(arms, params, dataset)
+    write_text(report_dir(dataset) / "compare.html", render(dataset, card, params, table, photos))
     save(
         sheet(photos, params, title=f"{dataset} ({card['provenance']} corpus), test photos"),
         out / "compare.png",
         dpi=100,
     )
-    for name in ("compare.csv", "compare.png"):
-        publish(out / name, dataset)
-    write_text(report_dir(dataset) / "compare.html", render(dataset, card, params, table, photos))
+    publish(out / "compare.png", dataset)
 
 
 def trained(params: Params, dataset: str) -> list[Run]:
