@@ -15,7 +15,7 @@ help: ## this list
 
 repro: $(VENV) ## the whole chain from RAW photos to reports/index.html; what is up to date is not run again
 	@if ! { [ -f data/fivek/corpus.yaml ] && [ -f data/ppr10k/corpus.yaml ]; } && \
-	  ! grep -qsE '^provenance: *real' data/fivek/corpus.yaml data/ppr10k/corpus.yaml; then \
+	  ! grep -qsE '^provenance: *real' data/*/corpus.yaml; then \
 	  echo "data/ lacks a corpus: writing the two demo corpora (about a minute)"; diffretouch demo-data; fi
 	@if [ -f data.dvc ] && dvc status data.dvc | grep -q "modified:"; then \
 	  echo "NOTE: data/ is not the corpus that data.dvc names; dvc repro takes it as new and writes its checksum to data.dvc."; \
@@ -48,8 +48,9 @@ quality: $(VENV) ## the long proof: ablations, peers and training's choices, thr
 soak: $(VENV) ## faults: decode, train and the flow killed at random moments, and 200 damaged RAW files (one to two hours)
 	python -m benchmarks.soak
 
-clean: ## remove what stages and tools made (data/, .venv and DVC's cache stay, so `make repro` restores it quickly)
-	git clean -fdXq work reports diffretouch flows tests benchmarks
+clean: ## remove what stages and tools made; data/, .venv, DVC's cache, unfinished runs and verdicts stay (`make repro` is quick then)
+	@if [ -d work ]; then find -H work -mindepth 1 -maxdepth 1 ! -name .resume ! -name verdicts -exec rm -rf {} +; fi
+	git clean -fdXq reports diffretouch flows tests benchmarks
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 
 $(VENV): pyproject.toml constraints.txt

@@ -124,7 +124,10 @@ def markdown(
         lines = [f"# {', '.join(settings.arms)} alone, on the {dataset} test photos, seeds {seeds}"]
     else:
         lines = [f"# Ablations and peers on the {dataset} test photos, seeds {seeds}", ""]
-        told = [("reached" if line.met else "NOT reached", line) for line in verdict(numbers, settings, params.train.control_loss)]
+        told = [
+            ("reached" if line.met else "NOT reached", line)
+            for line in verdict(numbers, settings, params.train.control_loss)
+        ]
         lines += [f"- {word}: {line.target}: {line.found}" for word, line in told]
     heads = ["arm", "steps", "training, CPU s", *COLUMNS.values()]
     lines += [

@@ -119,7 +119,8 @@ def _corpora(root: Path) -> Iterator[Finding]:
         states = set(outs.values())
         if "modified" in states:
             words = f"{name} and the files beside it differ: stages would take them as new"
-            yield Finding("fault", "data.dvc", words, f"dvc add (adopt them) or dvc checkout {name} (go back)")
+            mend = f"dvc add {name.removesuffix('.dvc')} (adopt them) or dvc checkout {name} (go back)"
+            yield Finding("fault", "data.dvc", words, mend)
         elif states == {"not in cache"} and all((root / out).exists() for out in outs):
             words = f"DVC's cache lacks what {name} names, so DVC cannot tell whether that is what lies beside it"
             yield Finding(

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from diffretouch.errors import UserError
-from diffretouch.releases import PREFIX, Release, Tag, line, model_of, new_tags, releases
+from diffretouch.releases import IN_USE, PREFIX, Release, Tag, line, model_of, new_tags, releases
 from flows import git_process
 from flows.commandline import add_root
 
@@ -115,7 +115,7 @@ def rows(root: Path) -> list[Row]:
         for release in [*([] if not used or used[-1] in known else used[-1:]), *reversed(known)]:
             told = verdict(root, release) or {}
             current = used[-1:] == [release]
-            uses = [tag for tag in tags if tag.commit == release.commit and tag.name.startswith(f"{model}#")]
+            uses = [tag for tag in tags if tag.commit == release.commit and tag.name.startswith(f"{model}#{IN_USE}#")]
             use = max(uses, key=lambda tag: tag.time) if current else None
             found.append(Row(release, use, told.get("decision", "no verdict"), told.get("summary", "")))
     return found

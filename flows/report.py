@@ -144,7 +144,8 @@ def _clone(root: Path, commit: str) -> Iterator[Path]:
         if local.exists():
             shutil.copyfile(local, clone / ".dvc" / "config.local")
         _call([sys.executable, "-m", "dvc", "cache", "dir", "--local", cache], clone)
-        _call([sys.executable, "-m", "dvc", "checkout", "--quiet", "--allow-missing"], clone)
+        # what stages made, without the corpora, which no judging stage reads
+        _call([sys.executable, "-m", "dvc", "checkout", "--quiet", "--allow-missing", "dvc.yaml"], clone)
         yield clone
 
 
@@ -168,8 +169,8 @@ def _forget_killed(folder: Path) -> None:
     from flows import family
 
     for lock in folder.glob(f"{PREFIX}*/{LOCK}"):
-        # gone meanwhile: its report has ended, or another one that starts now was faster
-        with suppress(FileNotFoundError), lock.open() as file:
+        # gone meanwhile: its report has ended, or another one that starts now was faster; or somebody else's
+        with suppress(FileNotFoundError, PermissionError), lock.open("r+") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

@@ -38,7 +38,8 @@ what it does
   them, and without one, yours on this machine.
 
 exit codes
-  0 everything is up to date   1 a stage failed, or another chain runs   130, 143 stopped
+  0 everything is up to date   130, 143 stopped
+  1 a stage failed, another chain runs, or dvc.lock waits for the end of a merge
   2 no such stage, dataset or profile, or a broken dvc.yaml
 """
 
@@ -48,6 +49,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = _parse(argv)
     end_on_sigterm()
     # late, so that --help answers at once
+    from diffretouch.errors import UserError
     from flows import family, workspace
 
     try:
@@ -59,6 +61,9 @@ def main(argv: list[str] | None = None) -> int:
     except workspace.NoWorkspace as error:
         print(error, file=sys.stderr)
         return 2
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
     except KeyboardInterrupt:
         print("stopped; run the same command again to go on", file=sys.stderr)
         return 130

@@ -15,6 +15,7 @@ if __name__ == "__main__":
 
     sys.exit(main())
 
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -324,8 +325,10 @@ def _keep_verdict(root: Path, place: Path, dataset: str) -> Path:
 
 def _end(place: Path, outcome: Outcome) -> Outcome:
     """Remove the clones of the dataset, this and older ones: what is worth keeping is in the cache and in git."""
-    for folder in place.parent.glob(f"{outcome.dataset}-*"):
-        shutil.rmtree(folder)
+    own = re.compile(rf"{re.escape(outcome.dataset)}-([0-9a-f]{{12}}|champion)")
+    for folder in place.parent.iterdir():
+        if own.fullmatch(folder.name):
+            shutil.rmtree(folder)
     return outcome
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -63,12 +62,14 @@ def bring(root: Path, release: Release, out: Path | None) -> None:
 
     if out is not None and out.exists():
         raise UserError(f"{out} exists: name a new folder with --out")
-    with tempfile.TemporaryDirectory(prefix="diffretouch-") as temporary:
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    # beside `out`, so that it is moved there whole or not at all
+    with tempfile.TemporaryDirectory(prefix=".diffretouch-", dir=out and out.parent) as temporary:
         copy = Path(temporary) / "model"
         revision.copy_folder(root, release.commit, f"work/train/{release.dataset}/model", copy)
         if out is not None:
-            out.parent.mkdir(parents=True, exist_ok=True)
-            shutil.move(copy, out)
+            copy.rename(out)
 
 
 def main(argv: list[str] | None = None) -> int:

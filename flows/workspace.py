@@ -10,6 +10,7 @@ import datetime
 import fcntl
 import json
 import os
+import re
 import shlex
 import socket
 import sys
@@ -22,11 +23,14 @@ from typing import Any
 import psutil
 import yaml
 
+from diffretouch.errors import UserError
 from diffretouch.files.atomic import whole, write_json
 from flows import console, family
 
 LOCK, HOLDER, KEPT = "flow.lock", "flow.json", "flow-dvc.lock"
 POLL_S = 1.0
+CONFLICT = re.compile(rb"^<{7}( |$)", re.MULTILINE)
+"""Where git began one side of a merge that it could not finish."""
 
 
 class Busy(Exception):
@@ -42,7 +46,7 @@ def hold(root: Path, wait: bool = False, say: Callable[[str], None] | None = Non
     """Be the only chain in `root` for the length of the block; Busy where another is, unless told to `wait`.
 
     Ends first what an earlier, killed chain left running, and mends what it left half written. `say` gets a line about
-    each of these; stderr without one.
+    each of these; stderr without one. UserError as `mend`.
     """
     tell = say or console.say
     folder = root / ".dvc" / "tmp"
@@ -50,7 +54,7 @@ def hold(root: Path, wait: bool = False, say: Callable[[str], None] | None = Non
         raise NoWorkspace(f"{root} is no DVC project: it has no .dvc. Run this in the repository, or name it: --root")
     folder.mkdir(exist_ok=True)
     # Python's descriptors close in whatever a process executes, so only this process holds it
-    descriptor = os.open(folder / LOCK, os.O_RDONLY | os.O_CREAT, 0o666)
+    descriptor = _open(folder / LOCK)
     try:
         _acquire(descriptor, folder, wait, tell)
         if machine := _killed_elsewhere(folder):
@@ -63,9 +67,9 @@ def hold(root: Path, wait: bool = False, say: Callable[[str], None] | None = Non
             tell(f"ended {count} processes that an earlier run in {root} had left")
         if count := family.end_lost_servers():
             tell(f"ended {count} embedded servers of flows that were killed")
-        if mend(root):
-            tell("dvc.lock was half written by a killed DVC; it is again what it was before")
         try:
+            if mend(root):
+                tell("dvc.lock was half written by a killed DVC; it is again what it was before")
             yield
         finally:
             (folder / HOLDER).unlink(missing_ok=True)  # so that only a killed run leaves it
@@ -97,7 +101,16 @@ def keep(root: Path) -> None:
 
 
 def mend(root: Path) -> bool:
-    """Put the remembered `dvc.lock` in place of one that is no lock file; whether that was needed and possible."""
+    """Put the remembered `dvc.lock` in place of one that is no lock file; whether that was needed and possible.
+
+    UserError where it is none because a merge is not finished: that is a person's work, and stays.
+    """
+    if (root / "dvc.lock").exists() and CONFLICT.search((root / "dvc.lock").read_bytes()):
+        raise UserError(
+            f"{root / 'dvc.lock'} holds git's conflict markers: finish the merge first. Take one side, `git checkout "
+            "--ours dvc.lock` (or --theirs), then `git add dvc.lock` and `git commit`; what this side did not make is "
+            "run, or taken from the cache, next time"
+        )
     kept = _readable(root / ".dvc" / "tmp" / KEPT)
     if kept is None or not (root / "dvc.lock").exists() or _readable(root / "dvc.lock") is not None:
         return False
@@ -114,6 +127,14 @@ def _readable(file: Path) -> bytes | None:
     except (FileNotFoundError, yaml.YAMLError):
         return None
     return content if isinstance(tree, dict) and "schema" in tree else None
+
+
+def _open(lock: Path) -> int:
+    """A descriptor to lock exclusively: NFS wants one that writes, and another user's file may let us only read."""
+    try:
+        return os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+    except PermissionError:
+        return os.open(lock, os.O_RDONLY)
 
 
 def _acquire(descriptor: int, folder: Path, wait: bool, tell: Callable[[str], None]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shlex
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from flows import doctor_dvc, family, workspace
+from flows import doctor_dvc, family, reproduce, workspace
 from tests.small_project import until
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -181,6 +182,44 @@ def test_a_half_written_lock_file_is_put_back(root: Path, damage: bytes) -> None
     with workspace.hold(root, say=said.append):
         assert file.read_bytes() == whole
     assert "half written" in said[0]
+
+
+def test_a_merge_of_the_lock_file_that_is_not_finished_is_a_persons_work(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, sides = root / "dvc.lock", b"<<<<<<< HEAD\nstages: {}\n=======\nstages: {a: 1}\n>>>>>>> other\n"
+    file.write_bytes(b"schema: '2.0'\nstages: {}\n")
+    workspace.keep(root)
+    file.write_bytes(b"schema: '2.0'\n" + sides)
+    assert reproduce.main(["--root", str(root)]) == 1
+    assert "`git checkout --ours dvc.lock`" in capsys.readouterr().err
+    assert file.read_bytes() == b"schema: '2.0'\n" + sides
+    assert not (root / ".dvc/tmp/flow.json").exists() and workspace.holder(root) is None
+
+
+def test_the_lock_is_open_for_writing_as_nfs_wants_it_unless_it_is_somebody_elses(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modes, flock = [], fcntl.flock
+
+    def lock(descriptor: int, operation: int) -> None:
+        if operation & fcntl.LOCK_EX:
+            modes.append(fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE)
+        flock(descriptor, operation)
+
+    def refuse(path: Path, flags: int, *mode: int) -> int:
+        if flags & os.O_RDWR:
+            raise PermissionError(path)
+        return opened(path, flags, *mode)
+
+    monkeypatch.setattr("fcntl.flock", lock)
+    with workspace.hold(root):
+        pass
+    opened = os.open
+    monkeypatch.setattr("os.open", refuse)
+    with workspace.hold(root):
+        assert workspace.holder(root)
+    assert modes == [os.O_RDWR, os.O_RDONLY]
 
 
 def test_a_lock_file_that_can_be_read_is_left_alone(root: Path) -> None:

@@ -426,7 +426,8 @@ def lines_of(settings: Compare, **means: float) -> dict[str, bool]:
         rows.append({"arm": arm, "seed": "all", "metric": metric, "slice": part.replace("_TO_", "->"), "mean": mean})
     table = pd.DataFrame(rows).assign(low=0.0, high=1.0, n=3, groups=2)
     return {
-        line.target.split(" ")[0] + str(i): line.met for i, line in enumerate(verdict(numbers.Numbers(table), settings, "ours"))
+        line.target.split(" ")[0] + str(i): line.met
+        for i, line in enumerate(verdict(numbers.Numbers(table), settings, "ours"))
     }
 
 

@@ -19,6 +19,8 @@ from diffretouch.config import Params
 from diffretouch.corpus.demo import write_demo
 from diffretouch.corpus.demo_camera import BLACK, CAMERAS, Exposure, write_dng
 from diffretouch.corpus.layout import list_photos, read_card
+from diffretouch.decoding import task
+from diffretouch.decoding.photo import Settings
 from diffretouch.decoding.thumbnail import write_thumbnail
 from diffretouch.errors import PhotoError, UserError
 from diffretouch.files import raw
@@ -113,6 +115,18 @@ FAULTS: dict[str, tuple[str, Callable[[Path], None], str, str]] = {
         lambda p: put(p, p.read_bytes()[:8] + noise(300_000)),
         "unreadable",
         "LibRaw",
+    ),
+    "HEIC cut off": (
+        RAW,
+        lambda p: put(p, b"\0\0\0\x18ftypheic\0\0\0\0mif1heic\0"),
+        "unreadable",
+        f"LibRaw cannot read {BAD}.dng",
+    ),
+    "JPEG XL that is none inside": (
+        RAW,
+        lambda p: put(p, b"\0\0\0\x0cJXL \r\n\x87\n\0\0\0\x14ftypavif\0\0\0\0mif1"),
+        "unreadable",
+        f"LibRaw cannot read {BAD}.dng",
     ),
     "empty": (RAW, lambda p: put(p, b""), "unreadable", f"LibRaw cannot read {BAD}.dng: .*ends too early"),
     "half a RAW": (RAW, lambda p: cut(p, 0.5), "unstable|unreadable", "end"),
@@ -338,6 +352,11 @@ def test_two_raws_of_one_name_are_counted_as_such(here: Path) -> None:
     assert manifest.loc[BAD, "kind"] == "several" and f"{BAD}.dng, {BAD}.nef" in manifest.loc[BAD, "reason"]
 
 
+def test_two_raws_of_one_name_are_no_fault_where_the_input_is_rendered(here: Path) -> None:
+    put(here / f"data/ppr10k/raw/{PPR_BAD}.cr2", b"x")
+    assert (run("ppr10k", input="rendered")["status"] == "ok").all()
+
+
 def test_a_photo_that_cannot_be_used_keeps_its_camera(here: Path) -> None:
     known = run()["camera"].to_dict()
     (here / "data/fivek/photos.csv").unlink()  # which says it too
@@ -401,6 +420,16 @@ def test_a_preview_that_pillow_refuses_is_none(here: Path, monkeypatch: pytest.M
     monkeypatch.setattr(raw, "preview", lambda _: content)
     assert write_thumbnail(photo, here / "shown.jpg") and max(read_srgb(here / "shown.jpg").shape) == 320
     assert not write_thumbnail(replace(photo, experts={}), here / "none.jpg")
+
+
+def test_what_nobody_expected_names_its_photo(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    photo = list_photos(here / "data/fivek", "abc")[0]
+    params = fake_chain.params()
+    settings = Settings(here / "out", params.decode, params.corpora["fivek"])
+    monkeypatch.setattr(task, "decode_photo", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError) as caught:
+        task.work(task.Task(photo, settings, "", {}, None), lambda _: None)
+    assert BAD in caught.value.__notes__[0]
 
 
 def test_mutants_go_through_the_stage(here: Path) -> None:

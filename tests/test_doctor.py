@@ -215,7 +215,7 @@ def test_changed_data_are_a_fault(project: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(doctor_dvc, "STATUS_S", 120)
     add_photo(project / "data/fivek", "a0003-new")
     fault = only(doctor_dvc._corpora(project), "data.dvc")
-    assert fault.level == "fault" and "dvc checkout data.dvc" in fault.mend
+    assert fault.level == "fault" and fault.mend == "dvc add data (adopt them) or dvc checkout data.dvc (go back)"
     dvc(project, "add", "-q", "data")
     assert only(doctor_dvc._corpora(project), "data.dvc").level == "good"
     shutil.rmtree(project / ".dvc/cache/files")

@@ -49,6 +49,12 @@ def test_a_revision_is_judged_by_what_it_made_and_nothing_of_the_tree_moves(
     run(project, "git", "checkout", "-q", "params.yaml")
 
 
+def test_a_clone_has_what_stages_made_and_no_corpus(project: Path) -> None:
+    with report._clone(project, run(project, "git", "rev-parse", "HEAD").strip()) as clone:
+        assert (clone / "work/train/fivek/model/weights").read_text() == "700 3"
+        assert (clone / "data.dvc").exists() and not (clone / "data").exists()
+
+
 @pytest.mark.slow
 def test_a_model_folder_is_judged_in_place_of_the_recorded_one(server: str, project: Path, tmp_path: Path) -> None:
     model = tmp_path / "released; touch hacked"

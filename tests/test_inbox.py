@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from diffretouch.config import Corpus
-from diffretouch.corpus.inbox import take_in
+from diffretouch.corpus.inbox import boxes, take_in
 from diffretouch.corpus.photo_table import read_photo_table
 from diffretouch.corpus.split import split_of
 from diffretouch.errors import UserError
@@ -56,6 +56,19 @@ def test_whole_photos_come_in_as_copies_and_others_wait(lab: Path) -> None:
     assert list(again.photos) == ["a0003-half"] and again.waiting == {}
 
 
+def test_a_name_that_is_no_text_is_told(lab: Path) -> None:
+    (lab / "box/fivek").mkdir(parents=True)
+    assert boxes(["fivek"], None, str(lab / "box")) == {"fivek": None}
+    (lab / "box/fivek" / os.fsdecode(b"a0003-\xe9.dng")).touch()
+    box = boxes(["fivek"], None, str(lab / "box"))["fivek"]
+    assert box is not None
+    with pytest.raises(UserError, match=r"no UTF-8: 1 \(a0003-\\xe9.dng\)"):
+        take_in("fivek", box, lab / "data", corpus())
+    add_photo(box, "a0002-new")
+    found = take_in("fivek", box, lab / "data", corpus())
+    assert list(found.photos) == ["a0002-new"] and r"a0003-\xe9.dng" in found.remarks[0]
+
+
 def test_what_would_move_the_test_photos_or_replace_one_is_refused_before_anything_is_written(lab: Path) -> None:
     before = names(lab)
     add_photo(lab / "inbox", "a0002-new")
@@ -75,6 +88,26 @@ def test_what_would_move_the_test_photos_or_replace_one_is_refused_before_anythi
     with pytest.raises(UserError, match="other bytes for 6 files"):
         take_in("fivek", lab / "inbox", lab / "data", corpus())
     assert names(lab) == before
+
+
+@pytest.mark.parametrize(
+    ("new", "old"),
+    [("raw/1357_0.CR2", "raw/1357_0.nef"), ("target_a/1357_0.tif", "target_a/1357_0.png")],
+)
+def test_a_second_file_of_a_photo_under_another_suffix_is_refused(tmp_path: Path, new: str, old: str) -> None:
+    for file in (tmp_path / "data/ppr10k" / old, tmp_path / "data/ppr10k/raw/9_0.xmp", tmp_path / "inbox" / new):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(file.name)
+    (tmp_path / "inbox/raw").mkdir(exist_ok=True)
+    (tmp_path / "inbox/raw/9_0.arw").touch()
+    (tmp_path / "data/ppr10k/corpus.yaml").write_text(CARD)
+    before = names(tmp_path)
+    there = str(Path(new).with_suffix(Path(new).suffix.lower()))
+    with pytest.raises(UserError, match=rf"second files for 1 places .*\({there} beside {old}\)"):
+        take_in("ppr10k", tmp_path / "inbox", tmp_path / "data", corpus())
+    assert names(tmp_path) == before
+    (tmp_path / "data/ppr10k" / old).unlink()
+    assert take_in("ppr10k", tmp_path / "inbox", tmp_path / "data", corpus()).photos == {}
 
 
 @pytest.mark.parametrize(("here", "there"), [("real", "simulated"), ("simulated", "real")])

@@ -220,6 +220,9 @@ def test_the_site_layout_by_links(here: Path, capsys: pytest.CaptureFixture[str]
         ["complete", "2"],
     ]
     assert "`dvc add data`, then `dvc repro decode@fivek`" in out
+    Path("data/fivek.dvc").touch()
+    assert run("ingest", "fivek", "site") == 0
+    assert "`dvc add data/fivek`, then" in capsys.readouterr().out
 
 
 def test_the_tar_beside_single_downloads_is_one_corpus(here: Path) -> None:
@@ -484,6 +487,37 @@ def test_the_demo_is_not_mixed_with_real_photos(here: Path, capsys: pytest.Captu
     assert "--root" in text
     assert run("ingest", "fivek", "site", "--root", "real") == 0
     assert read_card(Path("real/fivek")).provenance == "real"
+
+
+def test_a_simulated_corpus_deeper_in_a_download_is_not_mixed_in_either(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_demo(here / "site/old", limit=1)
+    text = refused(capsys, "fivek", "site")
+    assert "site/old/fivek/corpus.yaml says that its photos are simulated" in text
+    site(here / "site/new", ONE)
+    write_demo(here / "data", limit=1)
+    assert "real photos must not mix" in refused(capsys, "fivek", "site")
+    assert run("ingest", "fivek", "site/old") == 0
+    shutil.rmtree(here / "site/old/fivek")
+    assert run("ingest", "fivek", "site", "--root", "real") == 0, "what PPR10K's demo says concerns no photo of FiveK"
+
+
+def test_names_that_are_no_text_are_set_aside_and_told(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    odd = os.fsdecode(b"a0003-caf\xe9.dng")
+    (here / odd).touch()
+    assert r"set aside in ., for their names are no UTF-8: 1 (a0003-caf\xe9.dng); rename them" in refused(
+        capsys, "fivek", "."
+    )
+    site(here / "site", ONE)
+    (here / odd).rename(here / "site" / odd)
+    assert run("ingest", "fivek", "site") == 0
+    out = capsys.readouterr().out
+    assert r"set aside in site, for their names are no UTF-8: 1 (a0003-caf\xe9.dng); rename them" in out
+    assert counts(out)["RAW"][0] == 1
+    (here / "site" / odd).rename(here / "data/fivek/dng" / odd)
+    assert run("ingest", "fivek", "site") == 0
+    assert r"(vanished, or from another source), kept: 1 (dng/a0003-caf\xe9.dng)" in capsys.readouterr().out
 
 
 def test_the_corpus_is_not_its_own_source(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -93,6 +93,15 @@ def test_two_raws_of_one_name_are_one_photo_with_a_problem(tmp_path: Path) -> No
     assert one.problem == "2 RAW files have its name: a0001-x.dng, a0001-x.nef: keep one of them"
     assert one.raw == root / "dng/a0001-x.dng"
     assert two.problem == ""
+    make(root, "rendered/a0001-x.tif")
+    assert list_photos(root, "a", rendered=True)[0].problem == "", "no RAW is asked for"
+
+
+def test_names_that_are_no_text_are_set_aside_and_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = make(tmp_path, "dng/a0001-x.dng", os.fsdecode(b"dng/a0002-\xe9.dng"))
+    assert [photo.photo_id for photo in list_photos(root, "a")] == ["a0001-x"]
+    said = capsys.readouterr().err
+    assert said == f"NOTE: set aside in {root}/dng, for their names are no UTF-8: 1 (a0002-\\xe9.dng); rename them\n"
 
 
 def test_facts_come_from_photos_csv_and_lost_raws_are_listed(tmp_path: Path) -> None:

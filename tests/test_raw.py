@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import rawpy
 from skimage.color import deltaE_ciede2000, rgb2xyz, xyz2lab
 from skimage.color.colorconv import xyz_from_rgb
 
@@ -16,6 +17,7 @@ from diffretouch.corpus.demo_camera import CAMERAS, PHASES, Camera, Exposure, mo
 from diffretouch.corpus.demo_tables import Draws
 from diffretouch.errors import PhotoError
 from diffretouch.files import raw
+from tests import raw_twins
 from tests.raw_twins import CELLS, EXPOSURE, Light, Twin, cropped, smooth_scene, upright, write_twin
 
 INSIDE = (slice(6, -6), slice(6, -6))  # demosaicking guesses at the borders
@@ -255,6 +257,12 @@ def test_facts_of_a_twin(tmp_path: Path, nested: bool) -> None:
     )
 
 
+def test_a_date_that_no_calendar_has_costs_no_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(raw_twins, "TAKEN", "9999:99:99 99:99:99")
+    facts = shoot(tmp_path, Twin()).facts
+    assert (facts.taken, facts.iso, facts.lens) == ("", 400, "Twin 24-70mm f/2.8-4")
+
+
 @pytest.mark.parametrize(("camera", "phase"), product(CAMERAS, PHASES), ids=str)
 def test_facts_of_the_demos_cameras(tmp_path: Path, camera: Camera, phase: str) -> None:
     shot = exposure_of(camera, 0.9, phase, iso=640)
@@ -270,6 +278,16 @@ def test_the_preview_is_the_files_own_jpeg(tmp_path: Path) -> None:
     jpeg = raw.preview(tmp_path / "with.dng")
     assert isinstance(jpeg, bytes) and jpeg[:2] == b"\xff\xd8"
     assert raw.preview(tmp_path / "without.dng") is None
+
+
+def test_a_preview_of_a_kind_that_rawpy_does_not_know_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Refusing(rawpy.RawPy):
+        def extract_thumb(self) -> None:
+            raise NotImplementedError("thumbnail type: 3")
+
+    write_twin(tmp_path / "with.dng", Twin(nested=True), smooth_scene())
+    monkeypatch.setattr(rawpy, "RawPy", Refusing)
+    assert raw.preview(tmp_path / "with.dng") is None
 
 
 # colours, against CIEDE2000 of scikit-image

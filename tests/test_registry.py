@@ -114,7 +114,7 @@ def test_dvc_gto_and_git_agree_and_rollback_restores(
     assert rollback.main(["fivek", "--root", str(project), "--out", str(tmp_path / "mine")]) == 0
     assert "model-fivek@v1.0.0 is in use again (tag model-fivek#prod#3)" in capsys.readouterr().out
     assert model_in_use(project, tmp_path / "first") == "500 3"
-    assert (tmp_path / "mine" / "weights").read_text() == "500 3"
+    assert (tmp_path / "mine" / "weights").read_text() == "500 3" and not list(tmp_path.glob(".diffretouch-*"))
     shown = run(project, str(Path(sys.executable).with_name("gto")), "show", "model-fivek", "--json")
     used = [found["version"] for found in json.loads(shown) if "prod" in json.dumps(found.get("stage", found))]
     assert used[:1] == ["v1.0.0"]
@@ -214,6 +214,13 @@ def test_the_list_says_what_is_in_use_and_why(built: Path, capsys: pytest.Captur
     assert second.split()[:3] == ["model-fivek@v2.0.0", "promote", "model-fivek#prod#2"]
     assert second.endswith("as good as any")
     assert first.split()[:2] == ["model-fivek@v1.0.0", "promote"] and "#prod#" not in first
+
+
+def test_tags_of_another_stage_are_no_use(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    tags = [*history((A, "11"), (B, "12")), tag("model-fivek#staging#3", B, 13)]
+    monkeypatch.setattr(git_process, "tags", lambda _: tags)
+    monkeypatch.setattr(registry, "verdict", lambda *_: None)
+    assert [row.use.name for row in registry.rows(tmp_path) if row.use] == ["model-fivek#prod#2"]
 
 
 def test_a_model_in_use_without_a_verdict_is_told(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -429,6 +429,17 @@ def test_what_a_killed_retraining_left_is_ended_before_its_clone_is_touched(proj
             orphan.kill()
 
 
+def test_the_clones_of_another_dataset_stay(tmp_path: Path) -> None:
+    from flows import retrain
+
+    gone = [f"fivek-{'0' * 12}", f"fivek-{'a' * 12}", "fivek-champion"]
+    kept = [f"fivek-480-{'0' * 12}", "fivek-480-champion", f"ppr10k-{'0' * 12}", "lock"]
+    for name in gone + kept:
+        (tmp_path / name).mkdir()
+    retrain._end(tmp_path / gone[0], retrain.Outcome("fivek", "keep", ""))
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
+
+
 def test_a_branch_that_somebody_has_checked_out_is_refused_at_the_start(project: Path, tmp_path: Path) -> None:
     """git would refuse the push at the very end."""
     for folder in (project, tmp_path / "beside"):

@@ -11,10 +11,10 @@ from typing import NamedTuple
 from diffretouch.config import Corpus
 from diffretouch.corpus.ingest import carry_out
 from diffretouch.corpus.ingest_files import File, walk
-from diffretouch.corpus.ingest_names import PAPER
+from diffretouch.corpus.ingest_names import PAPER, PICTURES, split_suffix
 from diffretouch.corpus.ingest_plan import Plan, make_plan
 from diffretouch.corpus.ingest_report import held
-from diffretouch.corpus.layout import group_of
+from diffretouch.corpus.layout import SIDECARS, group_of, set_aside, spelled
 from diffretouch.corpus.split import read_split_list, split_by
 from diffretouch.errors import ConfigError, UserError
 
@@ -37,8 +37,8 @@ def take_in(dataset: str, inbox: Path, root: Path, corpus: Corpus, settle_s: flo
 
     Photos with a file that was written within the last `settle_s` seconds wait: somebody may still be at it.
     Copies, not links: whoever fills the inbox may write on in his files. UserError, before anything is written, where
-    the inbox holds nothing of the dataset, other bytes for a file that is there, or photos that would be test photos:
-    test ids are fixed for ever.
+    the inbox holds nothing of the dataset, other bytes for a file that is there, a second one under another suffix, or
+    photos that would be test photos: test ids are fixed for ever.
     """
     plan = make_plan(dataset, inbox, root)
     changed = [target for target, state in plan.states.items() if state == "changed"]
@@ -46,6 +46,11 @@ def take_in(dataset: str, inbox: Path, root: Path, corpus: Corpus, settle_s: flo
         raise UserError(
             f"{inbox} holds other bytes for {len(changed)} files that {plan.folder} has ({_some(changed)}): an inbox "
             f"only adds. Remove them from it, or replace the old ones by hand: `diffretouch ingest {dataset} {inbox}`"
+        )
+    if rivals := _rivals(plan):
+        raise UserError(
+            f"{inbox} holds second files for {len(rivals)} places of {plan.folder}, under another suffix "
+            f"({_some(rivals)}): an inbox only adds. Remove them from it, or first move the others away"
         )
     photos, waiting = _sort_out(plan, corpus.experts, time.time() - settle_s if settle_s else math.inf)
     splits = _splits(plan, sorted(photos), corpus)
@@ -56,8 +61,29 @@ def take_in(dataset: str, inbox: Path, root: Path, corpus: Corpus, settle_s: flo
             "models must be judged on the same test photos for ever. Give them ids below split.test_from, or list "
             "their splits in split.list"
         )
-    remarks = carry_out(plan, [plan.files[target][1] for target in plan.work])
+    remarks = [set_aside(inbox, plan.misnamed)] if plan.misnamed else []
+    remarks += carry_out(plan, [plan.files[target][1] for target in plan.work])
     return TakenIn(splits, waiting, remarks)
+
+
+def _rivals(plan: Plan) -> list[str]:
+    """New files of which the corpus or the inbox has another one by that name, both named: only one could be used."""
+    places: dict[tuple[str, str], list[str]] = {}
+    for target, (place, _) in plan.files.items():
+        if place.kind != PAPER:
+            places.setdefault((place.kind, PurePosixPath(target).stem), []).append(target)
+    for kind, targets in plan.vanished.items():
+        for target in targets:
+            stem, suffix = split_suffix(PurePosixPath(target).name)
+            taken = suffix not in SIDECARS if kind == "RAW" else suffix in PICTURES
+            if taken and (kind, stem) in places:
+                places[kind, stem].append(target)
+    return [
+        f"{target} beside {', '.join(other for other in targets if other != target)}"
+        for targets in places.values()
+        for target in targets
+        if len(targets) > 1 and plan.states.get(target) == "added"
+    ]
 
 
 def _sort_out(plan: Plan, experts: Sequence[str], settled: float) -> tuple[set[str], dict[str, list[str]]]:
@@ -127,5 +153,5 @@ def boxes(known: Sequence[str], dataset: str | None, inbox: str | None) -> dict[
 
 
 def _files(box: Path) -> bool:
-    """Whether `ingest` would see a file there."""
-    return any(isinstance(found, File) for found in walk(box, box / "nothing to leave out"))
+    """Whether `ingest` would see a file there, or tell of its name."""
+    return any(isinstance(found, File) or spelled(found) != found for found in walk(box, box / "nothing to leave out"))

@@ -38,7 +38,8 @@ def ingest(dataset: str, source: Path, root: Path, *, agree: Callable[[str], boo
     remarks = carry_out(plan, alien)
     print_plan(plan)
     print_photos(plan, remarks)
-    print(f"next: `dvc add {root}`, then `dvc repro decode@{dataset}`")
+    tracked = root / dataset if (root / f"{dataset}.dvc").exists() else root
+    print(f"next: `dvc add {tracked}`, then `dvc repro decode@{dataset}`")
 
 
 def questions(plan: Plan, alien: list[File]) -> list[str]:

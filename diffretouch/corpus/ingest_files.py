@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from diffretouch.corpus.layout import spelled
 from diffretouch.files.atomic import whole
 
 State = Literal["added", "there", "changed"]
@@ -35,7 +36,8 @@ class File(NamedTuple):
 def walk(source: Path, skip: Path) -> Iterator[File | str]:
     """Every file below `source`, sorted by name, links followed; a text in place of what is not looked into.
 
-    That is: hidden files and folders, links that lead nowhere or back up, anything special, and the folder `skip`.
+    That is: hidden files and folders, names that are no UTF-8, links that lead nowhere or back up, anything special,
+    and the folder `skip`.
     """
     yield from _walk(
         str(source), (source.resolve().name,), [_inode(source.stat())], _inode(skip.stat()) if skip.exists() else None
@@ -48,7 +50,8 @@ def _walk(
     with os.scandir(folder) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
             here = (*parts, entry.name)
-            if entry.name.startswith(".") or not (entry.is_dir() or entry.is_file()):
+            odd = entry.name.startswith(".") or spelled(entry.name) != entry.name
+            if odd or not (entry.is_dir() or entry.is_file()):
                 yield "/".join(here[1:])
                 continue
             found = entry.stat()

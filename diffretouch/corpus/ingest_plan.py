@@ -10,10 +10,12 @@ from typing import NamedTuple
 from diffretouch.corpus.ingest_files import File, State, quick_state, same_content, slow_state, walk
 from diffretouch.corpus.ingest_names import PAPER, Place, fivek_base, place_fivek, place_ppr10k, split_suffix
 from diffretouch.corpus.ingest_papers import read_papers
-from diffretouch.corpus.layout import FIVEK, PPR10K, Layout, read_card
+from diffretouch.corpus.layout import FIVEK, PPR10K, Layout, read_card, set_aside, spelled
 from diffretouch.corpus.photo_table import read_photo_table
 from diffretouch.errors import ConfigError, UserError
 from diffretouch.progress import track
+
+CARD = "corpus.yaml"
 
 
 class Release(NamedTuple):
@@ -64,6 +66,8 @@ class Plan:
     """By target, a path below `folder`."""
     left_alone: list[str] = field(default_factory=list)
     """Paths below `source` that are no part of the release, or not looked into."""
+    misnamed: list[str] = field(default_factory=list)
+    """As `left_alone`, those whose names are no UTF-8."""
     doubles: int = 0
     """Files that are there twice, with the same content."""
     states: dict[str, State] = field(default_factory=dict)
@@ -88,12 +92,16 @@ def make_plan(dataset: str, source: Path, root: Path) -> Plan:
     plan = Plan(RELEASES[dataset], source, root / dataset)
     _refuse(plan)
     found = list(walk(source, plan.folder))
-    _sort_out(plan, [file for file in found if isinstance(file, File)])
-    plan.left_alone += [path for path in found if isinstance(path, str)]
+    files = [file for file in found if isinstance(file, File)]
+    _sort_out(plan, files)
+    for path in (path for path in found if isinstance(path, str)):
+        (plan.left_alone if spelled(path) == path else plan.misnamed).append(path)
     if not plan.files:
+        more = f", {set_aside(source, plan.misnamed)}" if plan.misnamed else ""
         raise UserError(
-            f"{source} holds nothing of {dataset} ({len(found)} files seen). Expected: {plan.release.expected}"
+            f"{source} holds nothing of {dataset} ({len(found)} files seen{more}). Expected: {plan.release.expected}"
         )
+    _refuse_mixing(plan, files)
     # a table or list that cannot be read is said before anything is written
     read_photo_table(plan.folder / "photos.csv")
     read_papers(Path(file.path) for at, file in plan.files.values() if at.kind == PAPER)
@@ -107,15 +115,24 @@ def _refuse(plan: Plan) -> None:
         raise UserError(f"{source} {'is a file: unpack it, and name the folder' if source.exists() else 'not found'}")
     if folder.resolve() in (source.resolve(), *source.resolve().parents):
         raise UserError(f"{source} is the corpus itself: name the folder of the download")
-    simulated = {path for path in (source, folder) if (path / "corpus.yaml").exists() and _is_simulated(path)}
-    if simulated == {folder}:
+
+
+def _refuse_mixing(plan: Plan, files: Sequence[File]) -> None:
+    """UserError where real and simulated photos would share the corpus; a card tells of all that lies below it."""
+    folder = plan.folder
+    cards = [file.path.removesuffix(CARD) for file in files if file.parts[-1] == CARD]
+    made = tuple(card for card in cards if _is_simulated(Path(card)))
+    simulated = [file.path for _, file in plan.files.values() if file.path.startswith(made)]
+    if (folder / CARD).exists() and _is_simulated(folder):
+        if len(simulated) < len(plan.files):
+            raise UserError(
+                f"{folder} is a simulated corpus, which real photos must not mix with: remove it (`rm -r {folder}`; "
+                "`diffretouch demo-data` brings both back) or name another place with --root"
+            )
+    elif simulated:
+        guilty = next(card for card in made if simulated[0].startswith(card))
         raise UserError(
-            f"{folder} is a simulated corpus, which real photos must not mix with: remove it (`rm -r {folder}`; "
-            "`diffretouch demo-data` brings both back) or name another place with --root"
-        )
-    if simulated == {source}:
-        raise UserError(
-            f"{source}/corpus.yaml says that its photos are simulated: they must not mix with real ones, and {folder} "
+            f"{guilty}{CARD} says that its photos are simulated: they must not mix with real ones, and {folder} "
             "is not simulated; name a place with a simulated corpus with --root (`diffretouch demo-data --root ...`)"
         )
 

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from diffretouch.corpus.ingest_names import PAPER
 from diffretouch.corpus.ingest_plan import Plan
-from diffretouch.corpus.layout import picture_files, raw_files
+from diffretouch.corpus.layout import picture_files, raw_files, set_aside, spelled
 from diffretouch.corpus.photo_table import read_photo_table
 
 SHOWN = 5
@@ -35,6 +35,8 @@ def print_plan(plan: Plan, *, dry_run: bool = False) -> None:
     _tell(f"in {plan.folder} but not in {plan.source} (vanished, or from another source), kept", vanished)
     if plan.doubles:
         print(f"there twice with the same content, one taken: {plan.doubles}")
+    if plan.misnamed:
+        print(set_aside(plan.source, plan.misnamed))
     _print_left_alone(plan.left_alone)
 
 
@@ -106,7 +108,7 @@ def _tell(what: str, targets: Sequence[str]) -> None:
 
 
 def _some(names: Sequence[str], *, count: bool = True) -> str:
-    shown = ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+    shown = ", ".join(map(spelled, names[:SHOWN])) + (", ..." if len(names) > SHOWN else "")
     return f"{len(names)} ({shown})" if count else shown
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from diffretouch.corpus.photo_table import read_photo_table
 from diffretouch.errors import UserError
 
 SIDECARS = {".jpg", ".jpeg", ".png", ".xmp", ".pp3", ".dop", ".txt", ".csv", ".json", ".yaml", ".db", ".ini"}
+SHOWN = 5
 PICTURE_SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
 
 
@@ -108,7 +110,7 @@ def list_photos(root: Path, experts: Sequence[str], *, rendered: bool = False) -
                 categories=fact.get("categories", ""),
                 camera=fact.get("camera") or camera_of(layout, photo_id),
                 rendered=finished.get(photo_id),
-                problem=_rivals(found),
+                problem="" if rendered else _rivals(found),
             )
         )
     if not photos:
@@ -175,9 +177,26 @@ def _cut(name: str) -> tuple[str, str]:
     return (stem, f".{suffix.lower()}") if dot else (name, "")
 
 
+def spelled(name: str) -> str:
+    """A file's name as it can be written anywhere: itself, but for bytes that are no UTF-8, which become \\xNN."""
+    return os.fsencode(name).decode(errors="backslashreplace")
+
+
+def set_aside(folder: Path, names: Sequence[str]) -> str:
+    """What to tell people of the `names` in `folder` that are no UTF-8."""
+    shown = ", ".join(map(spelled, names[:SHOWN])) + (", ..." if len(names) > SHOWN else "")
+    return f"set aside in {folder}, for their names are no UTF-8: {len(names)} ({shown}); rename them"
+
+
 def _names(folder: Path) -> list[str]:
-    """Names of the files in `folder`, sorted, hidden ones left out; none where it is absent."""
-    return sorted(_visible(folder)) if folder.is_dir() else []
+    """Names of the files in `folder`, sorted; none where it is absent. Hidden ones are left out, and those that are no
+    UTF-8, as is said on stderr.
+    """
+    names = sorted(_visible(folder)) if folder.is_dir() else []
+    if odd := [name for name in names if spelled(name) != name]:
+        print(f"NOTE: {set_aside(folder, odd)}", file=sys.stderr)
+        return [name for name in names if spelled(name) == name]
+    return names
 
 
 def _visible(folder: Path) -> Iterator[str]:

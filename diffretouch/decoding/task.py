@@ -37,7 +37,11 @@ def work(task: Task, reserve: Callable[[int], None]) -> Done:
     sources = {role: digests.of(path) for role, path in sources_of(task.photo).items()}
     record = task.before
     if record is None or record.key != key_of(sources, task.settings_digest) or not _whole(record, task, digests):
-        decoded = decode_photo(task.photo, task.settings, reserve)
+        try:
+            decoded = decode_photo(task.photo, task.settings, reserve)
+        except Exception as error:
+            error.add_note(f"while decoding {task.photo.photo_id}, the RAW {task.photo.raw}")
+            raise
         files = {file: digests.of(task.settings.out / file) for file in sorted(decoded.files)}
         record = Record(key_of(sources, task.settings_digest), decoded.row, files)
     return Done(task.photo.photo_id, record, digests.known)

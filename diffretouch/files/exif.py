@@ -9,6 +9,7 @@ from typing import Any
 
 import exifread
 import tifffile
+from exifread.core.exceptions import ExifError
 
 from diffretouch.errors import PhotoError
 from diffretouch.files.pictures import UNREADABLE
@@ -74,7 +75,7 @@ def read_exif(path: Path) -> Exif:
     try:
         with path.open("rb") as file:
             tags = exifread.process_file(file, details=False, extract_thumbnail=False)
-    except UNREADABLE:
+    except (*UNREADABLE, ExifError, AssertionError):
         return Exif()
     text = {name: str(tag).strip().strip("\0").strip() for name, tag in tags.items()}
     make, model = text.get("Image Make", ""), text.get("Image Model", "")

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import rawpy
@@ -150,7 +150,7 @@ def preview(path: Path) -> bytes | NDArray[np.uint8] | None:
         with rawpy.RawPy() as raw:
             raw.open_file(str(path))
             thumb = raw.extract_thumb()
-    except rawpy.LibRawError:
+    except (rawpy.LibRawError, NotImplementedError):  # the latter is rawpy's, for a picture of another kind
         return None
     return bytes(thumb.data) if thumb.format == rawpy.ThumbFormat.JPEG else np.array(thumb.data)
 
@@ -186,7 +186,7 @@ def _facts(raw: rawpy.RawPy, exif: Exif) -> RawFacts:
     stops = exif.baseline_exposure if exif.is_dng else 0.0
     if not abs(stops) <= LARGEST_BASELINE_EXPOSURE:
         raise PhotoError(f"the DNG asks for a baseline exposure of {stops:g} stops: it is damaged", "unreadable")
-    shot, lens = raw.other, raw.lens
+    lens = raw.lens
     return RawFacts(
         mosaic=_mosaic(raw),
         flip=raw.sizes.flip,
@@ -194,12 +194,23 @@ def _facts(raw: rawpy.RawPy, exif: Exif) -> RawFacts:
         baseline_exposure=stops,
         camera=exif.camera,
         lens=exif.lens or f"{lens.make} {lens.model}".strip(),
-        iso=_number(shot.iso_speed) or exif.iso,
-        shutter_s=_number(shot.shutter_speed),
-        aperture=_number(shot.aperture),
-        focal_mm=_number(shot.focal_length),
-        taken=shot.timestamp.isoformat() if shot.timestamp > datetime(1970, 1, 2) else "",
+        **_shot(raw, exif),
     )
+
+
+def _shot(raw: rawpy.RawPy, exif: Exif) -> dict[str, Any]:
+    """Of the facts those that rawpy gives with the date, all or none: it raises where no calendar has that date."""
+    try:
+        shot = raw.other
+    except (ValueError, OverflowError, OSError):
+        return {"iso": exif.iso, "shutter_s": 0.0, "aperture": 0.0, "focal_mm": 0.0, "taken": ""}
+    return {
+        "iso": _number(shot.iso_speed) or exif.iso,
+        "shutter_s": _number(shot.shutter_speed),
+        "aperture": _number(shot.aperture),
+        "focal_mm": _number(shot.focal_length),
+        "taken": shot.timestamp.isoformat() if shot.timestamp > datetime(1970, 1, 2) else "",
+    }
 
 
 def _mosaic(raw: rawpy.RawPy) -> str:
