@@ -48,8 +48,8 @@ class Prepared:
     """As the attributes stage had it."""
     scales: dict[str, Any]
     """The attributes stage's scales.json."""
-    digest: list[str]
-    """Of all that the losses see."""
+    digest: dict[str, Any]
+    """Of all that the losses see: of the photos, results and latents for train and for val, and the scales."""
 
     @property
     def scale(self) -> Tensor:
@@ -140,7 +140,7 @@ def open_prepared(params: Params, dataset: str, folder: Path, device: torch.devi
         val=open_views(folder / "val"),
         scheme=_scheme(dataset),
         scales=scales,
-        digest=[digest_of(folder / "train"), digest_of(folder / "val"), json.dumps(scales, sort_keys=True)],
+        digest={"train": digest_of(folder / "train"), "val": digest_of(folder / "val"), "scales": scales},
     )
 
 
