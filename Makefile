@@ -48,7 +48,7 @@ quality: $(VENV) ## the long proof: ablations, peers and training's choices, thr
 soak: $(VENV) ## faults: decode, train and the flow killed at random moments, and 200 damaged RAW files (one to two hours)
 	python -m benchmarks.soak
 
-clean: ## remove what stages and tools made; data/, .venv, DVC's cache, unfinished runs and verdicts stay (`make repro` is quick then)
+clean: ## remove what stages and tools made; data/, .venv, DVC's cache, verdicts and work/.resume (unfinished runs, prepared views, comparisons) stay
 	@if [ -d work ]; then find -H work -mindepth 1 -maxdepth 1 ! -name .resume ! -name verdicts -exec rm -rf {} +; fi
 	git clean -fdXq reports diffretouch flows tests benchmarks
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -422,13 +422,18 @@ def test_what_a_rater_saved_twice_counts_once(trees, tmp_path) -> None:
     study(asked, "ours")
     folder = asked / "reports" / DATASET / "votes"
     whole = pd.read_csv(folder / "of-ours.csv")
-    whole.assign(rater="one").to_csv(folder / "of-ours.csv", index=False)
-    # saved halfway, before one answer was taken back
-    early = whole.head(3).assign(rater="one", choice=["left", "left", "left"])
-    early.to_csv(folder / "zz-early.csv", index=False)
-    whole.assign(rater="two").to_csv(folder / "two.csv", index=False)
+    whole.assign(rater="one", answered=2_000).to_csv(folder / "of-ours.csv", index=False)
+    # saved before every answer was taken back
+    other = whole["choice"].map({"left": "right", "right": "left"})
+    whole.assign(rater="one", answered=1_000, choice=other).to_csv(folder / "zz-before.csv", index=False)
+    whole.assign(rater="two", answered=3_000).to_csv(folder / "two.csv", index=False)
     verdict = judge(params(), DATASET, asked, trees["champion"], tmp_path / "out")
     assert told(verdict, "study").found == "100% [100%, 100%] of 12 votes in 3 files, on 3 scenes"
+    # of raters without a name every row counts
+    whole.assign(rater="").to_csv(folder / "zz-before.csv", index=False)
+    pd.concat([whole, whole]).to_csv(folder / "two.csv", index=False)
+    verdict = judge(params(), DATASET, asked, trees["champion"], tmp_path / "out")
+    assert told(verdict, "study").found == "100% [100%, 100%] of 24 votes in 3 files, on 3 scenes"
 
 
 def test_costs_are_measured_on_a_real_model(trees, tmp_path) -> None:

@@ -67,10 +67,13 @@ def take_in(dataset: str, inbox: Path, root: Path, corpus: Corpus, settle_s: flo
 
 
 def _rivals(plan: Plan) -> list[str]:
-    """New files of which the corpus or the inbox has another one by that name, both named: only one could be used."""
+    """New files of which the corpus has another one by that name, or for RAW the inbox, both named: one could be used.
+
+    Of new finished pictures alone, a .tif with its preview, the best is taken.
+    """
     places: dict[tuple[str, str], list[str]] = {}
     for target, (place, _) in plan.files.items():
-        if place.kind != PAPER:
+        if place.kind not in (PAPER, "augmented input", "mask"):
             places.setdefault((place.kind, PurePosixPath(target).stem), []).append(target)
     for kind, targets in plan.vanished.items():
         for target in targets:
@@ -80,9 +83,10 @@ def _rivals(plan: Plan) -> list[str]:
                 places[kind, stem].append(target)
     return [
         f"{target} beside {', '.join(other for other in targets if other != target)}"
-        for targets in places.values()
+        for (kind, _), targets in places.items()
         for target in targets
         if len(targets) > 1 and plan.states.get(target) == "added"
+        if kind == "RAW" or any(plan.states.get(other) != "added" for other in targets)
     ]
 
 

@@ -121,7 +121,8 @@ def _refuse_mixing(plan: Plan, files: Sequence[File]) -> None:
     """UserError where real and simulated photos would share the corpus; a card tells of all that lies below it."""
     folder = plan.folder
     cards = [file.path.removesuffix(CARD) for file in files if file.parts[-1] == CARD]
-    made = tuple(card for card in cards if _is_simulated(Path(card)))
+    above = [card for card in cards if any(file.path.startswith(card) for _, file in plan.files.values())]
+    made = tuple(card for card in above if _is_simulated(Path(card)))
     simulated = [file.path for _, file in plan.files.values() if file.path.startswith(made)]
     if (folder / CARD).exists() and _is_simulated(folder):
         if len(simulated) < len(plan.files):

@@ -61,9 +61,9 @@ def _key(side: Side) -> pd.DataFrame:
 def _votes(files: list[Path], key: pd.DataFrame) -> tuple[pd.DataFrame, int]:
     """The votes with what they are on, and how many of the files are on other pictures throughout.
 
-    What a rater saved twice, halfway and at the end, counts once, as it stands in the longer file.
+    What a rater saved twice, halfway and at the end, counts once, as it was answered last.
     """
-    parts, others = [key.head(0).assign(choice="", rater="")], 0
+    parts, others = [key.head(0).assign(choice="", rater="", answered="")], 0
     for path in files:
         own = _read(path, [*SHOWN, "choice"])
         if len(own) and not own[["left", "right"]].isin({*key["left"], *key["right"]}).any(axis=None):
@@ -74,9 +74,12 @@ def _votes(files: list[Path], key: pd.DataFrame) -> tuple[pd.DataFrame, int]:
         if len(strange):
             trial = strange.iloc[0]["trial"]
             raise UserError(f"{path}: trial {trial} is not of this study, or its choice is neither left nor right")
-        parts.append(joined if "rater" in joined else joined.assign(rater=path.name))
-    votes = pd.concat(sorted(parts, key=len), ignore_index=True)
-    return votes.drop_duplicates(["rater", *SHOWN], keep="last"), others
+        parts.append(joined)
+    votes = pd.concat(parts, ignore_index=True)
+    order = pd.to_numeric(votes["answered"], errors="coerce").sort_values(kind="stable").index
+    votes = votes.loc[order].fillna({"rater": ""})
+    again = votes.duplicated(["rater", *SHOWN], keep="last") & (votes["rater"] != "")
+    return votes[~again], others
 
 
 def _read(path: Path, columns: list[str]) -> pd.DataFrame:

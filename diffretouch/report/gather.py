@@ -49,7 +49,7 @@ class Dataset:
     weights: tuple[str, ...]
     """Where the model's weights come from, a line each."""
     trained_here: bool
-    """Whether the model is of a training on this corpus, as the curves are."""
+    """Whether the model is of a training on this corpus: the curves cannot be its own otherwise."""
 
     @property
     def simulated(self) -> bool:

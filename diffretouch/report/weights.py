@@ -19,7 +19,7 @@ def read_origin(dataset: str) -> Origin:
 
 
 def trained_here(origin: Origin, corpus: str) -> bool:
-    """Whether it was trained on the corpus of that name, and not taken from somewhere else."""
+    """Whether it was trained on the corpus of that name; another training on it passes, too."""
     return origin.get("dataset") == corpus
 
 
