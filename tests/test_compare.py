@@ -269,6 +269,7 @@ def test_one_expert_peers_are_told_which(here: Path) -> None:
     params = fake_chain.params()
     assert one(params, "lut3d_one").words("peer-train") == ("peer-train", "fivek", "lut3d", "c")
     assert one(params, "lut3d").words("peer-train") == ("peer-train", "fivek", "lut3d", "")
+    assert [one(params, name).words("probe")[2] for name in ("lut3d_one", "lut3d", "full")] == ["c", "", ""]
     other = params.compare.model_dump(mode="json") | {"expert": "a"}
     assert one(changed(compare=other), "lut3d_one").marks != one(params, "lut3d_one").marks
     assert one(changed(compare=other), "lut3d").marks == one(params, "lut3d").marks

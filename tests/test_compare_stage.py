@@ -19,6 +19,7 @@ import yaml
 from torch.nn.functional import interpolate
 
 from diffretouch.attributes import ATTRIBUTES, scores
+from diffretouch.comparing import probe
 from diffretouch.comparing.adjust import vary
 from diffretouch.comparing.arms import SPENT
 from diffretouch.comparing.probe import DRAWN
@@ -171,6 +172,20 @@ def test_the_best_of_all_draws_is_that_of_a_loop(compared: Path) -> None:
                 best.setdefault((name, x), []).append(near)
     for (name, x), values in best.items():
         assert found[name, "all", "psnr_best_of", f"expert_{x}"] == pytest.approx(np.mean(values), abs=0.01), name
+
+
+def test_a_peer_of_one_expert_is_measured_without_draws(
+    compared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(compared / ARMS / "csrnet-0")
+    monkeypatch.setattr(probe, "new_dir", lambda _folder: tmp_path)
+    measured = []
+    for one in ("", "c"):
+        probe.run(tiny(), "fivek", one)
+        measured.append(pd.read_parquet(tmp_path / "probe.parquet"))
+    pooled, alone = measured
+    assert "psnr_best_of" in set(pooled["metric"]) and set(alone["metric"]) == {"texture", "texture_experts"}
+    pd.testing.assert_frame_equal(pooled[pooled["metric"].isin(alone["metric"])].reset_index(drop=True), alone)
 
 
 def test_what_a_decoder_passes_on_is_that_of_a_loop(compared: Path) -> None:

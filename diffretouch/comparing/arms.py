@@ -66,6 +66,8 @@ class Run:
     def words(self, step: str) -> tuple[str, ...]:
         """What `child` is told to do a step."""
         one = self.params.compare.expert if self.arm.experts == "one" else ""
+        if step == "probe":
+            return (step, self.dataset, one)
         return (step, self.dataset, self.arm.network, one) if step.startswith("peer-") else (step, self.dataset)
 
     @cached_property

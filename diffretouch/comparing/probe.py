@@ -54,8 +54,12 @@ class Scene:
 
 
 @torch.no_grad()
-def run(params: Params, dataset: str) -> None:
-    """Samples and decoded pictures -> probe.parquet: photo_id, metric, slice, value."""
+def run(params: Params, dataset: str, one: str) -> None:
+    """Samples and decoded pictures -> probe.parquet: photo_id, metric, slice, value.
+
+    `one`: the only expert that the arm learned, or "". Such an arm is not asked for many results: the others' experts
+    are nothing that it was to come near.
+    """
     torch.set_num_threads(params.runtime.threads)
     model = stage_dir("train", dataset) / MODEL
     pipe = None
@@ -69,18 +73,25 @@ def run(params: Params, dataset: str) -> None:
     scenes = _scenes(params, dataset)
     for scene in track(scenes, f"probe {dataset}", len(scenes)):
         found = scene()
-        for metric, part, value in _measure(found, pipe, params, dataset, settings):
+        measured = _measure(found, pipe, settings)
+        if not one:
+            measured += _best_of(found, pipe, params, dataset, settings)
+        for metric, part, value in measured:
             rows.append({"photo_id": found.photo_id, "metric": metric, "slice": part, "value": value})
     write_table(new_dir(stage_dir("probe", dataset)) / "probe.parquet", pd.DataFrame(rows))
 
 
-def _measure(
-    scene: Scene, pipe: RetouchPipeline | None, params: Params, dataset: str, settings: Attributes
-) -> list[tuple[str, str, float]]:
+def _measure(scene: Scene, pipe: RetouchPipeline | None, settings: Attributes) -> list[tuple[str, str, float]]:
     out = [("texture", "all", _mean(survival(scene.photo, made) for made in scene.own.values()))]
     out.append(("texture_experts", "all", _mean(survival(scene.photo, made) for made in scene.experts.values())))
     if pipe is not None and pipe.config.output == "autoencoder":
         out += decoder(scene, pipe, settings)
+    return out
+
+
+def _best_of(
+    scene: Scene, pipe: RetouchPipeline | None, params: Params, dataset: str, settings: Attributes
+) -> list[tuple[str, str, float]]:
     asked = draws(dataset, scene.photo_id, params.sample, params.compare.draws)
     if pipe is None:
         made = varied(scene, asked, settings.size)
@@ -92,7 +103,7 @@ def _measure(
     for picture in made:
         for x, truth in scene.experts.items():
             best[x] = max(best.get(x, 0.0), psnr(picture, truth))
-    return [*out, *(("psnr_best_of", f"expert_{x}", value) for x, value in best.items())]
+    return [("psnr_best_of", f"expert_{x}", value) for x, value in best.items()]
 
 
 def decoder(scene: Scene, pipe: RetouchPipeline, settings: Attributes) -> list[tuple[str, str, float]]:
