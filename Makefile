@@ -24,7 +24,7 @@ repro: $(VENV) ## the whole chain from RAW photos to reports/index.html; what is
 	@dvc repro
 	@diffretouch summary
 
-test: $(VENV) ## the whole test suite (about 13 minutes on 2 cores)
+test: $(VENV) ## the whole test suite (about 15 minutes on 2 cores)
 	@python -m pytest -n 2 --dist loadgroup $(ARGS)
 
 lint: $(VENV) ## ruff, formatting, types and the floors between modules
@@ -37,7 +37,7 @@ format: $(VENV) ## let ruff mend what it can
 	ruff check --fix-only .
 	ruff format .
 
-bench: $(VENV) ## the timing scripts in benchmarks/, one after the other (not dvc_size and retrain, an hour and a quarter of one)
+bench: $(VENV) ## the timing scripts in benchmarks/, one after the other (not the long ones: quality, choices, soak, dvc_size and retrain)
 	@shopt -s nullglob; for script in benchmarks/[a-z]*.py; do name=$$(basename "$$script" .py); \
 	  if [[ ! $$name =~ ^(quality|choices|soak|dvc_size|retrain)$$ ]]; then echo "== benchmarks.$$name"; python -m "benchmarks.$$name"; fi; done
 

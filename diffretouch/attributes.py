@@ -1,5 +1,5 @@
 """The four attributes of a picture: one differentiable function, shared by the attribute stage, the loss and the
-evaluation (METHOD section 2).
+evaluation.
 
 Larger means more colourful, brighter, more contrast, warmer.
 """
@@ -41,7 +41,7 @@ def soft_clamp(image: Tensor, knee: float = 0.02) -> Tensor:
 
 
 def _colorfulness(image: Tensor) -> Tensor:
-    # METHOD section 2: absolute opponent values, unlike Hasler and Suesstrunk (2003)
+    # absolute opponent values, on purpose, unlike Hasler and Suesstrunk (2003)
     red, green, blue = image.flatten(2).unbind(1)
     rg, yb = (red - green).abs(), ((red + green) / 2 - blue).abs()
     spread = (rg.var(1, correction=0) + yb.var(1, correction=0) + EPSILON).sqrt()

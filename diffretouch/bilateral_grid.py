@@ -1,4 +1,4 @@
-"""Slicing an affine bilateral grid and applying it to a photo of any size (METHOD section 1, after Gharbi 2017).
+"""Slicing an affine bilateral grid and applying it to a photo of any size (Gharbi 2017, as Duan 2025 has it).
 
 A grid is (N,12,D,GH,GW): 3 rows of (3 weights + bias), D guide bins, GH x GW cells. Cell centres lie as in
 `grid_sample(align_corners=False, padding_mode="border")` at coordinates 2x/(W-1)-1: grid coordinate x GW/(W-1) - 1/2.

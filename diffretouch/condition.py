@@ -1,4 +1,4 @@
-"""The condition c of a ground truth: where an expert's result lies in the range the experts span (METHOD section 2).
+"""The condition c of a ground truth: where an expert's result lies in the range the experts span.
 
 K experts of one photo, attributes in the order of `diffretouch.attributes.ATTRIBUTES`.
 """

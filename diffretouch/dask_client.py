@@ -28,7 +28,7 @@ def connected(address: str) -> Iterator[Client]:
         from distributed import Client
     except ImportError as error:
         raise UserError(
-            "runtime.executor is dask, and dask is not installed: `pip install 'diffretouch[dask]'`, or "
+            "runtime.executor is dask, and dask is not installed: `pip install -c constraints.txt -e '.[dask]'`, or "
             "`executor: process` in params.yaml"
         ) from error
     start = f"start it with `dask scheduler` and, on every machine, `dask worker {address} --nthreads 4`"

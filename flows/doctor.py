@@ -25,7 +25,7 @@ what it looks at
   memory that training takes at the very least
 
 what it prints
-  ok     packages      33 requirements fit; fastapi 0.150.0, prefect 3.8.8, sqlalchemy 2.0.58
+  ok     packages      35 requirements fit; fastapi 0.150.0, prefect 3.8.8, sqlalchemy 2.0.58
   note   DVC remote    no default remote: ...
                        -> dvc remote add -d NAME URL
   FAULT  weights       train.start names 'sd21', but sd21 in the local hub cache is not there

@@ -28,7 +28,7 @@ examples
 what it does
   Each task calls `dvc repro --single-item STAGE`. DVC decides whether the stage has to run: one that is up to date
   ends at once in the state UpToDate, so after `dvc repro` there is nothing to do. A stage that fails leaves those below
-  it not run; the others go on. Prefect's server is started for the run and stopped with it (20 s the first time); set
+  it not run; the others go on. Prefect's server is started for the run and stopped with it (12 s the first time); set
   PREFECT_API_URL to record the run on a server of your own. Ctrl-C or SIGTERM ends the running stage first, then this.
   Every line of a stage goes to work/logs/RUN/STAGE.log too.
 

@@ -1,5 +1,5 @@
-"""The released network in plain torch under the names of ldm (METHOD section 8), at any width: what a conversion is
-compared with. Written from METHOD's facts and the known architecture of latent diffusion; it shares no code with ours.
+"""The released network in plain torch under the released names (ldm's), at any width: what a conversion is
+compared with. Written from published facts and the known architecture of latent diffusion; it shares no code with ours.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Size:
 
 
 REAL = Size(320, (1, 2, 4, 4), 2, (True, True, True, False), 64, True, 128, (1, 2, 4, 4), 2)
-"""METHOD section 1."""
+"""As released."""
 
 
 class Holder(nn.Module):

@@ -1,4 +1,4 @@
-"""Scores against a naive loop of METHOD section 2, a published colour temperature, finite gradients; and the stage."""
+"""Scores against a naive loop of the formulas, a published colour temperature, finite gradients; and the stage."""
 
 from __future__ import annotations
 

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
 from benchmarks import choices
@@ -23,3 +30,28 @@ def test_a_choice_nobody_knows_is_refused(capsys: pytest.CaptureFixture[str]) ->
     with pytest.raises(SystemExit):
         choices.parse(["lambda 1000"])
     assert "unknown: lambda 1000" in capsys.readouterr().err
+
+
+def test_measuring_some_choices_leaves_the_others_and_the_tables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = {"of": "these settings", "scenes": ["1", "2"], "psnr": [20.0, 21.0], "slope": [[0.5] * 4] * 2}
+    other = {"choice": "beta 5", "seed": 0} | found
+    kept, out, real = tmp_path / "choices.json", tmp_path / "choices.csv", subprocess.run
+    kept.write_text(json.dumps([other]))
+
+    def run(command: list[str], **options: Any) -> Any:
+        if "--one" not in command:
+            return real(command, **options)
+        name, seed = command[command.index("--one") + 1], int(command[-1])
+        return SimpleNamespace(stdout=json.dumps({"choice": name, "seed": seed} | found))
+
+    monkeypatch.setattr(choices, "KEPT", kept)
+    monkeypatch.setattr(choices, "OUT", out)
+    monkeypatch.setattr(choices, "current", lambda _before, _seeds: {})
+    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(sys, "argv", ["choices", "lambda 1", "--seeds", "0"])
+    choices.main()
+    now = {(one["choice"], one["seed"]): one for one in json.loads(kept.read_text())}
+    assert now.keys() == {("beta 5", 0), ("in use", 0), ("lambda 1", 0)} and now["beta 5", 0] == other
+    assert not out.exists() and "| lambda 1 | 1 | 20.50 |" in capsys.readouterr().out

@@ -85,7 +85,7 @@ def test_c_explains_most_but_not_all_of_the_experts_variance(photos):
 
 
 def test_half_ranges_lie_near_real_ones(photos):
-    """METHOD section 2: three real FiveK scenes had .09-.15, .03-.10, .0004-.0039, 13-52 mired.
+    """Half-ranges: three real FiveK scenes had .09-.15, .03-.10, .0004-.0039, 13-52 mired.
 
     Contrast grows as the size it is scored at (`attributes.size`) shrinks.
     """

@@ -51,7 +51,7 @@ def test_starts_as_the_identity() -> None:
 
 
 def test_published_parameter_counts() -> None:
-    """METHOD section 1: 13,584 in the grid head, 109 in the guide; a 64x64 latent gives a 16x16 grid of 8 bins."""
+    """As published: 13,584 in the grid head, 109 in the guide; a 64x64 latent gives a 16x16 grid of 8 bins."""
     head, guide = GridHead(8), Guide()
     assert sum(p.numel() for p in head.parameters()) == 13_584
     assert sum(p.numel() for p in guide.parameters()) == 109

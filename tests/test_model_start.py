@@ -114,7 +114,7 @@ def batch() -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("name", ["fivek", "ppr10k"])
 def test_real_profiles_have_the_published_size(name: str) -> None:
-    """METHOD section 1: 924.1 M parameters with the autoencoder; 83,653,863 are Stable Diffusion's autoencoder's."""
+    """As published: 924.1 M parameters with the autoencoder; 83,653,863 are Stable Diffusion's autoencoder's."""
     train = load(ROOT / "profiles" / f"{name}.yaml").train
     with torch.device("meta"):
         vae = new_autoencoder(train.autoencoder)

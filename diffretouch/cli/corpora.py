@@ -52,7 +52,7 @@ def ingest(
 
     Writes: ROOT/DATASET: the files, photos.csv (rows and columns of yours are kept), corpus.yaml
 
-    Next: `dvc add data`, then `dvc repro`
+    Next: `dvc add data` (`dvc add --no-relink data` on ext4, or DVC puts copies in the links' places), then `dvc repro`
     """
     from diffretouch.corpus import ingest as bring
 

@@ -19,7 +19,9 @@ def gate(
     out: Annotated[Path, typer.Option(help="Folder to write verdict.json and verdict.html into.")],
     champion: Annotated[
         Path | None,
-        typer.Option(help="Root of the tree of the model in use; without it floors alone decide.", exists=True),
+        typer.Option(
+            help="Root of the tree of the model in use; without it the rules that need none decide.", exists=True
+        ),
     ] = None,
 ) -> None:
     """Say whether a new model may take the place of the one in use, by params.yaml's `gate`, and why.

@@ -18,7 +18,7 @@ class Arm(Section):
     words: str
     """What it is, for the page."""
     network: Literal["diffretouch", "hdrnet", "lut3d", "csrnet"]
-    """Ours, or a deterministic peer (METHOD section 7)."""
+    """Ours, or a deterministic peer: Gharbi 2017, Zeng 2020, He 2020."""
     experts: Literal["all", "one"]
     """Whose results it learns: all, pooled; or those of `compare.expert` alone, which only a peer can."""
     train: dict[str, Any]

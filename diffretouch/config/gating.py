@@ -99,7 +99,8 @@ class Gate(Section):
     commercial: tuple[str, ...]
     """Licences that allow commercial use. A photo's licence is one of them when it is equal to it, or goes on behind it
     with a comma ("CC BY 4.0" allows "CC BY 4.0, A. Photographer"). Commercial use needs one for every photo the model
-    learned from, for the corpus, and for the weights the training started from; what is unknown is not allowed."""
+    learned from, the corpus, the model card, and the weights the training started from; what is unknown is not
+    allowed."""
     floors: Floors
     cross_talk: Ceiling
     """Largest cross-talk beyond the experts' own correlation, mean over pairs of attributes."""

@@ -39,7 +39,7 @@ class Corpus(Section):
     untagged: Literal["srgb", "prophoto", "adobe_rgb", "display_p3"]
     """Colour space of a picture that carries no ICC profile; how many there were is printed."""
     sampler_variance: Literal["fixed_small", "fixed_large"]
-    """Posterior variance of the ancestral sampler (METHOD: fixed_small for FiveK, fixed_large for PPR10K)."""
+    """Posterior variance of the ancestral sampler (released: fixed_small for FiveK, fixed_large for PPR10K)."""
 
 
 class PictureFile(Section):

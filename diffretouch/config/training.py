@@ -72,7 +72,7 @@ class Start(Section):
 
 
 class Train(Section):
-    """The network, its losses and its optimiser (METHOD sections 1 and 3)."""
+    """The network, its losses and its optimiser (Duan 2025)."""
 
     seed: int
     start: Start
@@ -115,7 +115,7 @@ class Train(Section):
     pixel_weight: float = Field(ge=0)
     """beta: weight of the pixel loss (means over elements, pictures in [-1,1])."""
     control_loss: Literal["none", "published", "ours"]
-    """L_cl: METHOD section 3."""
+    """L_cl, which makes results follow c: the published one (Duan 2025), ours (`training.losses`), or none."""
     control_weight: float = Field(ge=0)
     """lambda."""
     control_difference: float = Field(ge=0)

@@ -39,7 +39,7 @@ def ingest(dataset: str, source: Path, root: Path, *, agree: Callable[[str], boo
     print_plan(plan)
     print_photos(plan, remarks)
     tracked = root / dataset if (root / f"{dataset}.dvc").exists() else root
-    print(f"next: `dvc add {tracked}`, then `dvc repro decode@{dataset}`")
+    print(f"next: `dvc add {tracked}` (`dvc add --no-relink {tracked}` on ext4), then `dvc repro decode@{dataset}`")
 
 
 def questions(plan: Plan, alien: list[File]) -> list[str]:

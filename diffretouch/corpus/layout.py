@@ -1,4 +1,4 @@
-"""Where a corpus keeps what: the real layouts of FiveK and PPR10K under `data/<dataset>/` (DESIGN)."""
+"""Where a corpus keeps what: the real layouts of FiveK and PPR10K under `data/<dataset>/`."""
 
 from __future__ import annotations
 

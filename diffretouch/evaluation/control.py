@@ -1,4 +1,4 @@
-"""How far the sliders do what they say (METHOD section 2).
+"""How far the sliders do what they say.
 
 Along one attribute's axis, all else equal, the measured attribute of the results is divided by the half-range of the
 photo's experts: a slope of 1 means that c from -1 to 1 spans exactly what the experts span.

@@ -23,7 +23,7 @@ from diffretouch.gating.verdict import Reason, Verdict
 from diffretouch.gating.votes import judge_votes
 
 JSON, PAGE = "verdict.json", "verdict.html"
-ALONE = Reason("comparison", "a model in use to compare with", "none yet: floors alone decide", None)
+ALONE = Reason("comparison", "a model in use to compare with", "none yet: the rules that need none decide", None)
 LINES = ("measure", "slice", "challenger", "champion", "difference", "low", "high", "n", "groups")
 
 
@@ -44,7 +44,7 @@ def judge(params: Params, dataset: str, challenger: Path, champion: Path | None,
         dataset: one of `params.datasets`.
         challenger: root of a working tree in which the stages up to evaluate have run: `work/` lies in it.
         champion: such a root for the model in use, evaluated on the same test photos by the same code; None where no
-            model is in use yet: floors alone decide.
+            model is in use yet: the rules that need none decide.
         out: folder that verdict.json and verdict.html are written into, each whole or not at all; made where absent.
 
     Returns:

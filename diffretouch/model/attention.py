@@ -1,4 +1,4 @@
-"""Cross-attention to one token, without the attention (METHOD section 1)."""
+"""Cross-attention to one token, without the attention."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """`diffretouch convert`: a released ldm checkpoint becomes a RetouchPipeline that computes what the original computes.
 
 What nobody could verify without the original's code at hand: that the 96 channels of the grid head are 12 x 8 with the
-guide's bins innermost, as METHOD section 1 says, and that no ReLU stands before its last convolution.
+guide's bins innermost, as its published shape says, and that no ReLU stands before its last convolution.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from diffretouch.model.weights import WEIGHTS_FILE
 
 RECORD = "conversion.json"
 CALLS, LAST_TIMESTEP = 20, 200
-"""Of the released sampler (METHOD section 4)."""
+"""Of the released sampler (Duan 2025)."""
 SIGNS = [1.0, 1.0, 1.0, -1.0]
-"""The released temperature is cool-positive (METHOD section 2)."""
+"""The released temperature is cool-positive."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def _refuse_full(out: Path) -> None:
 
 
 def _refuse_other_schedule(state: Mapping[str, Tensor], betas: Tensor) -> None:
-    """The sampler's noise schedule is the checkpoint's own where it carries one (METHOD section 1)."""
+    """The sampler's noise schedule is the checkpoint's own where it carries one."""
     if "betas" not in state:
         return
     found = state["betas"].float()

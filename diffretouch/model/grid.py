@@ -1,4 +1,4 @@
-"""From U-Net features to an affine bilateral grid, and from a photo to its guide (METHOD section 1)."""
+"""From U-Net features to an affine bilateral grid, and from a photo to its guide (Duan 2025, after Gharbi 2017)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class _FullPrecision(ModelMixin, ConfigMixin):
 class GridHead(_FullPrecision):
     """Features (N,4,h,w) to a grid (N,12,depth,h/4,w/4): two strided 3x3, two 1x1 convolutions; identity at first.
 
-    `last_relu`: whether a ReLU stands between the two 1x1 convolutions; METHOD names none for the released weights.
+    `last_relu`: whether a ReLU stands between the two 1x1 convolutions; nothing published names one.
     """
 
     _keep_in_fp32_modules: ClassVar[list[str]] = ["layers"]

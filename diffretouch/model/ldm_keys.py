@@ -1,4 +1,4 @@
-"""Names of ldm checkpoints (METHOD section 8) beside those of diffusers.
+"""Names of ldm checkpoints beside those of diffusers.
 
 Every name is made from the network that will hold the tensor, so each of its tensors has exactly one name, and none is
 forgotten or guessed.

@@ -212,7 +212,7 @@ class RetouchPipeline(DiffusionPipeline):
         last_timestep: int,
         generator: torch.Generator | list[torch.Generator] | None,
     ) -> tuple[Tensor, Tensor]:
-        """Ancestral DDPM sampling (METHOD section 4): `network_input` photos, c -> the last call's grids and Z_0."""
+        """Ancestral DDPM sampling (Ho 2020): `network_input` photos, c -> the last call's grids and Z_0."""
         shape = (len(seen), 4, self.latent_size, self.latent_size)
         latent = starting_noise(shape, generator, seen)
         self.scheduler.set_timesteps(timesteps=timesteps(num_inference_steps, last_timestep), device=seen.device)

@@ -1,4 +1,4 @@
-"""Training that starts from trained weights: Stable Diffusion's, or an earlier RetouchPipeline's (METHOD section 3)."""
+"""Training that starts from trained weights: Stable Diffusion's, or an earlier RetouchPipeline's."""
 
 from __future__ import annotations
 

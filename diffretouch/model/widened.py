@@ -1,4 +1,4 @@
-"""A convolution grown wider than its trained weights, which can learn at a rate of their own (METHOD section 3)."""
+"""A convolution grown wider than its trained weights, which can learn at a rate of their own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Deterministic retouchers named beside the method (METHOD section 7), as networks and how they learn."""
+"""Deterministic retouchers that DiffRetouch is compared with, as networks and how they learn."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """HDRNet: a small network sees the photo and predicts the affine bilateral grid (Gharbi et al., SIGGRAPH 2017).
 
-482,077 parameters; the published network has 482 K: ours is the same but for its guide, which is the one of METHOD
-section 1 (109 parameters, where theirs weighs the three curves: 112). As in their code's default, nothing is
+482,077 parameters; the published network has 482 K: ours is the same but for its guide, which is `model.grid`'s
+(109 parameters, where theirs weighs the three curves: 112). As in their code's default, nothing is
 normalised by batch. Differences: the first grid leaves the photo as it is (theirs is random); grid cells lie
 as `bilateral_grid` says.
 """

@@ -48,7 +48,7 @@ def choose(photos: pd.DataFrame, count: int) -> pd.DataFrame:
 
 
 def ranges(truths: pd.DataFrame, photo_id: str, settings: Attributes) -> dict[str, tuple[float, float]]:
-    """Middle and half-range of the photo's experts by attribute (METHOD section 2); half is NaN where they agree."""
+    """Middle and half-range of the photo's experts by attribute; half is NaN where they agree."""
     scores = truths.loc[truths["photo_id"] == photo_id, [f"score_{name}" for name in ATTRIBUTES]]
     mid, half = photo_range(torch.tensor(scores.to_numpy(np.float64)))
     half = torch.where(half < just_noticeable(mid, settings), torch.nan, half)

@@ -1,4 +1,4 @@
-"""Which c each photo is retouched with (METHOD sections 2 and 7)."""
+"""Which c each photo is retouched with (figure 1 of Duan 2025, and the sliders)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""embed: style features of inputs, experts' and random results, and their t-SNE (METHOD section 7)."""
+"""embed: style features of inputs, experts' and random results, and their t-SNE (figure 1 of Duan 2025)."""
 
 from __future__ import annotations
 

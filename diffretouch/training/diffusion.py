@@ -1,4 +1,4 @@
-"""How DiffRetouch learns: noise, picture and control in one forward pass (METHOD section 3)."""
+"""How DiffRetouch learns: noise, picture and control in one forward pass (Duan 2025)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The control loss L_cl in its named variants (METHOD section 3); scores (N,4), c (N,4), half-ranges (N,4).
+"""The control loss L_cl in its named variants (Duan 2025, and ours); scores (N,4), c (N,4), half-ranges (N,4).
 
 `scale` is the experts' mean half-range over the training photos (4,).
 """

@@ -27,7 +27,7 @@ class Validated:
     psnr: Tensor
     """(V,K) in dB: with each expert's own c against that expert."""
     slope: Tensor
-    """(V,4): (s(c_i=1) - s(c_i=-1)) / 2 in the photo's half-ranges (METHOD section 2); NaN where experts agree."""
+    """(V,4): (s(c_i=1) - s(c_i=-1)) / 2 in the photo's half-ranges; NaN where experts agree."""
     sheet: Tensor
     """(3,H,W): two rows a photo, itself and its experts' results; ours with c = 0 and with each expert's c."""
 
