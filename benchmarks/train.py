@@ -1,9 +1,9 @@
 """Training as the project does it beside a plain eager loop: ground truths a second, memory, FLOPs utilisation.
 
 `python -m benchmarks.train [--profile cpu] [--batch N] [--threads N] [--seconds S] [--rounds 3] [--compiled]
-[PART ...]` writes benchmarks/results/train-<profile>-<device>.{json,md}. Parts: with (L_cl as the profile has it),
-without (none); without a name, both. Parts not named keep their earlier results. The profile is fivek where there is a
-GPU, else cpu.
+[--leave-out WAY] [PART ...]` writes benchmarks/results/train-<profile>-<device>.{json,md}. Parts: with (L_cl as the
+profile has it), without (none); without a name, both. Parts not named keep their earlier results. The profile is fivek
+where there is a GPU, else cpu.
 
 The ways, all of the same network from random weights, batch, losses, optimiser, clipping and average of the weights:
 
@@ -19,7 +19,8 @@ Each way trains in a process of its own, in windows of `--seconds` by turns, `--
 the windows, a ratio the median of the ratios within a round. On a GPU a process is gone before the next one starts, so
 memory is one way's alone; on the CPU the others wait without work. Ground truths (a photo with one expert's result)
 are made up and lie in memory: reading them is not measured, and neither is validating or saving. Where a way finds too
-little memory on the GPU, all begin again with half the batch.
+little memory on the GPU, all begin again with half the batch; `--leave-out "plain, fp32"` leaves out the one that needs
+the most.
 
 Model FLOPs are those of `ours` on one ground truth, whichever way is timed: multiplications and additions of the
 matrix products and convolutions in one forward and backward pass of the trained networks, nothing computed twice (no
@@ -86,6 +87,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=20.0 if gpu else 4.0, help="of a window")
     parser.add_argument("--rounds", type=int, default=3, help="windows of each way")
     parser.add_argument("--compiled", action="store_true", help="ours with torch.compile, where the profile has none")
+    parser.add_argument("--leave-out", action="append", default=[], metavar="WAY", help="one of the ways but ours")
     asked = parser.parse_args()
     if unknown := set(asked.parts) - set(PARTS):
         parser.error(f"{', '.join(sorted(unknown))}: expected any of {', '.join(PARTS)}")
@@ -136,7 +138,9 @@ def processes(asked: argparse.Namespace, params: Params, control: str, batch: in
     found["plain"] = way(precision, plain=True, compiled=False)
     if precision != "fp32":
         found["plain, fp32"] = way("fp32", plain=True, compiled=False)
-    return found
+    if unknown := set(asked.leave_out) - (found.keys() - {"ours"}):
+        sys.exit(f"--leave-out {', '.join(sorted(unknown))}: expected any of {', '.join(list(found)[1:])}")
+    return {name: asked_of for name, asked_of in found.items() if name not in asked.leave_out}
 
 
 Windows = dict[str, list[dict[str, Any]]]

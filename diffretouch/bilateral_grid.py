@@ -39,7 +39,9 @@ def slice_and_apply(grid: Tensor, guide: Tensor, image: Tensor) -> Tensor:
     bounded.
     """
     _check(grid, guide)
-    grid = grid - identity_affine().to(grid)[:, None, None, None]
+    # made on the grid's device: a copy from the CPU would wait for all that a GPU has still to do
+    identity = torch.eye(3, 4, dtype=grid.dtype, device=grid.device).flatten()
+    grid = grid - identity[:, None, None, None]
     if torch.is_grad_enabled():
         return image + apply_affine(slice_grid(grid, guide), image)
     height, width = guide.shape[2:]

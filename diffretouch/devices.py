@@ -14,6 +14,11 @@ def pick_device(name: str) -> torch.device:
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
+def moved(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A tensor of the CPU on `device`. A GPU is not waited for: it may still be at work on what came before."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
 def compute_alike(device: torch.device) -> None:
     """Have this process's training repeat bit for bit on a CPU.
 

@@ -103,6 +103,17 @@ def test_memory_is_held_against_what_training_takes_at_least() -> None:
     assert only(check_machine(asked, []), "GPU").level == "fault"
 
 
+def test_compiling_wants_a_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    asked = parameters(runtime={"compile": True, "device": "cpu"})
+    found = only(check_machine(asked, [], ram=64 * 2**30), "compiler")
+    assert found.level == "fault" and "neither g++ nor clang++" in found.what
+    (tmp_path / "clang++").touch(mode=0o755)
+    areas = [finding.area for finding in check_machine(asked, [], ram=64 * 2**30)]
+    assert "compiler" not in areas and "memory" in areas
+
+
 def test_weights_are_found_and_hashed_and_large_ones_only_when_asked(tmp_path: Path) -> None:
     file, vae = tmp_path / "base/unet" / FILE, tmp_path / "base/vae" / FILE
     for path in (file, vae):

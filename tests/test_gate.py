@@ -17,7 +17,7 @@ import yaml
 from diffretouch import cli
 from diffretouch.errors import UserError
 from diffretouch.files.pictures import read_srgb
-from diffretouch.gating import Verdict, judge, measures, rules
+from diffretouch.gating import Verdict, costs, judge, measures, rules
 from diffretouch.gating.licence import allows
 from diffretouch.gating.measures import Line
 from diffretouch.gating.pictures import clipped
@@ -441,12 +441,22 @@ def test_costs_are_measured_on_a_real_model(trees, tmp_path) -> None:
     made = new_pipeline(train, new_autoencoder(train.autoencoder), "fixed_small", seed=1)
     made.register_to_config(origin={"licence": "CC0"})
     made.save_pretrained(model / "work/train" / DATASET / "model")
-    costs = {"photos": 2, "seconds_a_photo": 600.0, "peak_gib": 0.01}
-    verdict = judge(params(costs=costs), DATASET, model, trees["champion"], tmp_path / "out")
+    ceilings = {"photos": 2, "seconds_a_photo": 600.0, "peak_gib": 0.01}
+    verdict = judge(params(costs=ceilings), DATASET, model, trees["champion"], tmp_path / "out")
     assert verdict.decision == "keep" and [reason.rule for reason in verdict.broken] == ["cost: memory"]
     assert told(verdict, "cost: speed").passed
     assert re.fullmatch(r"\d+\.\d\d s a photo on 2 CPU threads", told(verdict, "cost: speed").found)
     assert 0.1 < float(told(verdict, "cost: memory").found.split()[0]) < 8
+
+
+def test_a_model_too_large_for_the_gpu_is_told_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_large(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("diffretouch.sampling.retouching.open_model", too_large)
+    job = costs._Job(tmp_path, (tmp_path,), params().sample, "cpu", torch.get_num_threads())
+    with pytest.raises(UserError, match=r"cannot be run here to measure gate.costs: CUDA out of memory"):
+        costs._run(job, None)  # type: ignore[arg-type]
 
 
 def test_everything_a_stranger_may_write_is_escaped(trees, tmp_path) -> None:

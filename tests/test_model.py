@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,21 @@ def test_photos_of_several_sizes(pipe: RetouchPipeline) -> None:
     photos = [torch.rand(3, 17, 40), torch.rand(3, 33, 21)]
     out = pipe(photos, torch.zeros(2, 4), num_inference_steps=1, last_timestep=900)
     assert [tuple(image.shape) for image in out.images] == [(3, 17, 40), (3, 33, 21)]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_a_gpu_makes_the_pictures_of_a_cpu_and_of_large_photos_too(pipe: RetouchPipeline) -> None:
+    draws = [generator("n", i) for i in range(2)]
+    here = pipe(_photos(2), _condition(2), generator=draws).images
+    there = copy.deepcopy(pipe).to("cuda")
+    for photos in (_photos(2), _photos(2).cuda()):
+        draws = [generator("n", i) for i in range(2)]
+        made = there(photos, _condition(2), generator=draws).images
+        for ours, theirs in zip(here, made, strict=True):
+            torch.testing.assert_close(theirs.cpu(), ours, atol=5e-3, rtol=0)
+    (large,) = there(torch.rand(1, 3, 5000, 7500), _condition(1), generator=generator("n")).images
+    assert large.shape == (3, 5000, 7500) and torch.isfinite(large).all()
 
 
 def test_timesteps() -> None:

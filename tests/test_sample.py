@@ -21,6 +21,7 @@ from diffretouch.files.pictures import read_srgb, write_picture
 from diffretouch.model import RetouchPipeline
 from diffretouch.model.build import new_autoencoder, new_pipeline
 from diffretouch.sampling.made import Made, Part
+from diffretouch.sampling.retouching import retouched
 from diffretouch.sampling.sweeps import RANGES, Request, requests
 from diffretouch.seeds import generator, seed_of
 from diffretouch.stages import sample
@@ -289,6 +290,18 @@ def test_a_precision_is_that_of_the_network(here: Path, monkeypatch: pytest.Monk
         run(precision=precision)
         apart = np.concatenate([np.abs(made.astype(int) - exact[path]).ravel() for path, made in pictures().items()])
         assert seen == {kind} and 0 < apart.max() <= 8 and apart.mean() < 0.5
+
+
+@pytest.mark.parametrize("value", [torch.inf, torch.nan])
+def test_a_picture_that_is_not_finite_is_refused_not_black(value: float) -> None:
+    train, asked = tiny_train(), [wanted()[0]]
+    pipe = new_pipeline(train, new_autoencoder(train.autoencoder), "fixed_small", seed=1)
+    pipe.set_progress_bar_config(disable=True)
+    photo, given = np.full((16, 16, 3), 0.5, np.float32), settings().sample
+    assert len(list(retouched(pipe, photo, asked, given))) == 1
+    torch.nn.init.constant_(pipe.grid_head.layers[-1].bias, value)
+    with pytest.raises(UserError, match=r"a4501-x: with c = .* not finite in sample.precision fp32"):
+        list(retouched(pipe, photo, asked, given))
 
 
 def test_what_something_else_made_is_not_taken(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

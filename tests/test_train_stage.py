@@ -28,6 +28,7 @@ from tests.real_server import free_port
 from tests.test_model_start import WEIGHTS, save_base, settings, sha256
 from tests.train_start import STEPS, write_start
 
+GPU = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")]
 STATES = Path("work/.resume/train-fivek")
 MODEL = Path("work/train/fivek/model")
 COMMAND = [str(Path(sys.executable).parent / "diffretouch"), "train", "fivek"]
@@ -154,8 +155,10 @@ def history(root: Path) -> pd.DataFrame:
         ({}, {"gradient_checkpointing": True}, 1e-6),
         pytest.param({}, {"compile": True}, 1e-4, marks=pytest.mark.alone),
         ({"precision": "bf16"}, {}, 0.05),
+        pytest.param({}, {"device": "cuda"}, 0.01, marks=GPU),
+        pytest.param({"precision": "bf16"}, {"device": "cuda", "compile": True}, 0.05, marks=GPU),
     ],
-    ids=["gradient checkpointing", "compiled", "bf16"],
+    ids=["gradient checkpointing", "compiled", "bf16", "GPU", "GPU, bf16, compiled"],
 )
 def test_other_ways_to_compute_it_learn_the_same(
     start: Path, undisturbed: Path, tmp_path: Path, train: dict[str, Any], runtime: dict[str, Any], apart: float

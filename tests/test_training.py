@@ -184,11 +184,37 @@ def test_a_stop_that_leaves_no_time_to_save_falls_back_to_the_last_state(
     assert torch.equal(_weights(whole), _weights(resumed))
 
 
-def _stopped_rank(rank: int, port: int, folder: Path) -> None:
-    """One of two processes that are asked to stop when the last save took longer than there is time for."""
+def _be_rank(rank: int, port: int) -> None:
+    """This process is one of two."""
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
     os.environ |= {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"}
     torch.set_num_threads(1)
+
+    def refused(**_options: object) -> None:
+        raise AssertionError("torch's barrier takes a GPU wherever torch was built for one")
+
+    torch.distributed.barrier = refused
+
+
+def _two_processes(rank: Callable[[int, int, Path], None], folder: Path) -> None:
+    """`rank(number, port, folder)` in two processes that train together; raises what one of them raised."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    both = torch.multiprocessing.spawn(rank, (port, folder), nprocs=2, join=False)
+    assert both is not None
+    end = time.monotonic() + 300
+    try:
+        while not both.join(timeout=1):
+            assert time.monotonic() < end, "they wait for each other"
+    finally:
+        for process in both.processes:
+            process.kill()
+
+
+def _stopped_rank(rank: int, port: int, folder: Path) -> None:
+    """One of two processes that are asked to stop when the last save took longer than there is time for."""
+    _be_rank(rank, port)
     resume.SLOWEST_SAVE_S = 1e-9
     with pytest.raises(Stopped) as stopped:
         _run(_truths(), _settings(steps=9, log_every=3, checkpoint_every=2), folder, stop_at=6)
@@ -197,19 +223,22 @@ def _stopped_rank(rank: int, port: int, folder: Path) -> None:
 
 def test_two_processes_agree_on_whether_there_is_time_to_save(tmp_path: Path) -> None:
     """Only the first of them saves and so knows: the other must not wait for a save that is left out."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
-    both = torch.multiprocessing.spawn(_stopped_rank, (port, tmp_path), nprocs=2, join=False)
-    assert both is not None
-    end = time.monotonic() + 300
-    try:
-        while not both.join(timeout=1):  # raises what one of them raised
-            assert time.monotonic() < end, "they wait for each other"
-    finally:
-        for process in both.processes:
-            process.kill()
+    _two_processes(_stopped_rank, tmp_path)
     assert _saved(tmp_path) == [4, 6]
+
+
+def _rank_of_its_own(rank: int, port: int, folder: Path) -> None:
+    """One of two processes on machines that do not share their folders: the first has a saved state."""
+    _be_rank(rank, port)
+    last = _saved(folder / "0")[-1]
+    with pytest.raises(UserError, match=rf"different steps, {0 if rank else last} here and up to {last} elsewhere"):
+        _run(_truths(), _settings(), folder / str(rank))
+
+
+def test_processes_that_would_go_on_from_different_steps_are_refused(truths: GroundTruths, tmp_path: Path) -> None:
+    with pytest.raises(Stopped):
+        _run(truths, _settings(), tmp_path / "0", stop_at=4)
+    _two_processes(_rank_of_its_own, tmp_path)
 
 
 def test_before_a_save_was_timed_its_size_tells_whether_it_fits(tmp_path: Path) -> None:
@@ -218,6 +247,7 @@ def test_before_a_save_was_timed_its_size_tells_whether_it_fits(tmp_path: Path) 
     assert states.fits(small) and not states.fits(large)
     states.save(1, {})
     assert states.fits(large)  # by the last one, which took no time
+    assert States(tmp_path, {}, keep=1).fits(large)  # which the run that goes on knows, too
 
 
 def test_a_machines_accelerate_settings_move_nothing(

@@ -12,13 +12,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from diffretouch.attributes import scores
+from diffretouch.attributes import ATTRIBUTES, scores
 from diffretouch.color import linear_to_srgb, srgb_to_linear
 
 STEPS = 30
 CLOSE = 1e-9
 """In units of `unit`: nearer than this no step is needed."""
 ROUNDS = 3
+SIDE = 64
+"""Of the square on which adjustments are solved; larger ones cost minutes a photo and tell nothing more."""
 STEP = 1e-3
 """Of the finite differences, in each adjustment's own unit."""
 LIMIT = 3.0
@@ -54,15 +56,20 @@ def pivot_of(picture: Tensor) -> Tensor:
 def vary(picture: Tensor, wanted: Tensor, unit: Tensor, size: int) -> list[Tensor]:
     """`picture` (1,3,H,W), sRGB in [0,1], adjusted so that its own scores become `wanted` (N,4): N of (3,H,W).
 
-    Solved on its square of side `size`, where scoring is quick. What is clipped at full size scores a little otherwise
-    there: what was missed is added to what is asked for, and it is solved again, ROUNDS times in all.
+    Solved on a square of SIDE at most, where scoring is quick. What is clipped at full size scores a little otherwise
+    there: what was missed is added to what is asked for, and it is solved again, ROUNDS times in all. A smaller square
+    has other scores, contrast by a factor most of all: what moves them is asked for in its own terms.
     """
-    small = interpolate(picture, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
+    side = min(size, SIDE)
+    small = interpolate(picture, size=(side, side), mode="bilinear", antialias=True, align_corners=False)
+    own, seen = scores(picture, size).double(), scores(small, side).double()
+    ratio = torch.where(torch.tensor([name == "contrast" for name in ATTRIBUTES]), seen / own.clamp(min=1e-9), 1.0)
     pivot, asked = pivot_of(small), wanted.double()
     made: list[Tensor] = []
     best = torch.full((len(wanted),), torch.inf, dtype=torch.float64)
     for _ in range(ROUNDS):
-        values = solve(small, asked, unit).values
+        there = asked if side == size else seen + (asked - own) * ratio
+        values = solve(small, there, unit * ratio[0]).values
         tried = [adjust(picture, one[None], pivot) for one in values]
         missed = torch.cat([scores(one, size) for one in tried]).double() - wanted
         error = (missed / unit).square().sum(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from importlib.metadata import version
@@ -113,6 +114,10 @@ def check_machine(params: Params, found: list[Gpu] | None = None, ram: int | Non
     if uses_gpu and params.runtime.processes > len(cards):
         words = f"runtime.processes is {params.runtime.processes}, and there are {len(cards)} GPUs"
         found_.append(Finding("fault", "GPU", words, f"set it to {len(cards)} in params.yaml"))
+    compilers = (os.environ.get("CC"), "gcc", "clang") if uses_gpu else (os.environ.get("CXX"), "g++", "clang++")
+    if params.runtime.compile and not any(name and shutil.which(name) for name in compilers):
+        words = f"runtime.compile is on, and there is no compiler here: neither {' nor '.join(compilers[1:])}"
+        found_.append(Finding("fault", "compiler", words, "install one, or set runtime.compile to false"))
     if not uses_gpu and parameters > 100e6:
         words = f"{parameters / 1e6:.0f} M parameters would train on the CPU: some 10 s a picture and step"
         found_.append(Finding("note", "GPU", words, "diffretouch profile cpu, or a machine with a GPU"))

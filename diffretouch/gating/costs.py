@@ -80,21 +80,24 @@ def _run(job: _Job, _: Reserve) -> Cost:
 
     torch.set_num_threads(job.threads)
     device = pick_device(job.device)
-    pipe = open_model(job.model, job.sample, device)
     took = []
-    for path in (job.photos[0], *job.photos):
-        photo = torch.from_numpy(read_srgb(path)).permute(2, 0, 1)
-        start = time.perf_counter()
-        pipe(
-            [photo],
-            torch.zeros(1, 4),
-            num_inference_steps=job.sample.steps,
-            last_timestep=job.sample.last_timestep,
-            generator=[generator(job.sample.seed, "gate", path.name)],
-        )
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        took.append(time.perf_counter() - start)
+    try:
+        pipe = open_model(job.model, job.sample, device)
+        for path in (job.photos[0], *job.photos):
+            photo = torch.from_numpy(read_srgb(path)).permute(2, 0, 1)
+            start = time.perf_counter()
+            pipe(
+                [photo],
+                torch.zeros(1, 4),
+                num_inference_steps=job.sample.steps,
+                last_timestep=job.sample.last_timestep,
+                generator=[generator(job.sample.seed, "gate", path.name)],
+            )
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            took.append(time.perf_counter() - start)
+    except torch.OutOfMemoryError as error:
+        raise UserError(f"{job.model} cannot be run here to measure gate.costs: {error}") from error
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{job.threads} CPU threads"
     return Cost(median(took[1:]), _peak(device) / 2**30, where)  # the first warms up
 

@@ -135,8 +135,8 @@ class RetouchPipeline(DiffusionPipeline):
 
     def call_unet(self, latent: Tensor, timestep: Tensor, photo: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
         """As `predict`, but up to the grid's features, (N,4,h,h): the part that may run in 16 bits."""
-        signed = condition * condition.new_tensor(self.config.condition_signs)
-        token = (signed * self.config.condition_gain)[:, None]
+        columns = zip(condition.unbind(1), self.config.condition_signs, strict=True)
+        token = (torch.stack([c * sign for c, sign in columns], dim=1) * self.config.condition_gain)[:, None]
         less, kind = self.autocast_dtype, self.unet.dtype
         with torch.autocast(latent.device.type, less, enabled=less is not None):
             seen = torch.cat([latent, photo], dim=1).to(kind)
@@ -190,7 +190,8 @@ class RetouchPipeline(DiffusionPipeline):
             )
         if condition.shape != (len(photos), 4):
             raise ValueError(f"condition must be ({len(photos)}, 4) for {len(photos)} photos: {tuple(condition.shape)}")
-        seen = torch.cat([self.network_input(photo[None].to(self.device)) for photo in photos])
+        # on the CPU: a GPU's antialiased reduction fails for large photos, for want of shared memory
+        seen = torch.cat([self.network_input(photo[None].cpu()) for photo in photos]).to(self.device)
         grids, z0 = self.denoise(seen, condition.to(self.device), calls, last, generator)
         if self.config.output == "autoencoder":
             images = [

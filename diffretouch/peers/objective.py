@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from diffretouch.config import Train
+from diffretouch.devices import moved
 from diffretouch.peers.peer import Peer
 from diffretouch.seeds import generator
 from diffretouch.training.augment import expose, gains, mirror
@@ -47,11 +48,11 @@ class PeerObjective:
             expert = torch.full_like(expert, self.expert)
 
         where = part.of(view), part.of(expert)
-        photo, result = unit(self.data.photos[where[0]].to(device)), unit(self.data.results[where].to(device))
-        photo, result = mirror(part.of(mirrored).to(device), photo, result)
+        photo, result = (unit(moved(x, device)) for x in (self.data.photos[where[0]], self.data.results[where]))
+        photo, result = mirror(moved(part.of(mirrored), device), photo, result)
         if settings.input_exposure or settings.input_white_balance:
-            photo = expose(photo, part.of(errors).to(device))
-        made = net(photo, *(part.of(chance).to(device) for chance in chances))
+            photo = expose(photo, moved(part.of(errors), device))
+        made = net(photo, *(moved(part.of(chance), device) for chance in chances))
         pixel = (2 * (made - result)).square().mean()
         # published beside errors of pictures in [0,1], a quarter of these
         regulariser = 4 * peer.regulariser()

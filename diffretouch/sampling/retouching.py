@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from diffretouch.config import Sample
+from diffretouch.errors import UserError
 from diffretouch.files.pictures import Picture
 from diffretouch.model import RetouchPipeline
 from diffretouch.model.pipeline import AUTOCAST
@@ -27,7 +28,10 @@ def open_model(folder: Path, settings: Sample, device: torch.device) -> RetouchP
 def retouched(
     pipe: RetouchPipeline, photo: Picture, asked: Sequence[Request], settings: Sample
 ) -> Iterator[tuple[Request, Picture]]:
-    """Each request with its picture, (H,W,3) sRGB in [0,1]; `batch_size` at a time."""
+    """Each request with its picture, (H,W,3) sRGB in [0,1]; `batch_size` at a time.
+
+    Raises UserError where one is not finite: 16-bit arithmetic that overflowed would end as black pixels.
+    """
     planes = torch.from_numpy(np.ascontiguousarray(photo)).permute(2, 0, 1)
     for start in range(0, len(asked), settings.batch_size):
         batch = asked[start : start + settings.batch_size]
@@ -38,5 +42,13 @@ def retouched(
             last_timestep=settings.last_timestep,
             generator=[generator(*request.noise) for request in batch],
         )
-        for request, image in zip(batch, made.images, strict=True):
-            yield request, image.permute(1, 2, 0).cpu().numpy()
+        whole = made.grids.isfinite().flatten(1).all(1).tolist()  # a picture is clamped, and would hide an infinity
+        for request, image, finite in zip(batch, made.images, whole, strict=True):
+            picture = image.permute(1, 2, 0).cpu().numpy()
+            if not (finite and np.isfinite(picture).all()):
+                raise UserError(
+                    f"{request.photo_id}: with c = {request.condition} the model makes a picture that is not finite in "
+                    f"sample.precision {settings.precision}: set it to fp32, or to bf16, whose numbers reach further "
+                    "than fp16's"
+                )
+            yield request, picture

@@ -46,7 +46,7 @@ def run(params: Params, dataset: str) -> None:
     compute_alike(device)
     if accelerator.is_main_process:
         prepare(params, dataset, folder / "views", device)
-    accelerator.wait_for_everyone()
+    ranks.meet(accelerator)
     prepared = open_prepared(params, dataset, folder / "views", device)
     data, settings = prepared.train, params.train
     pipe = _pipeline(params, dataset, prepared).to(device)

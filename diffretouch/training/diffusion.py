@@ -12,6 +12,7 @@ from torch.nn.functional import mse_loss
 
 from diffretouch.attributes import scores, soft_clamp
 from diffretouch.config import Train
+from diffretouch.devices import moved
 from diffretouch.model import RetouchPipeline
 from diffretouch.seeds import generator
 from diffretouch.training import losses
@@ -96,13 +97,13 @@ class DiffRetouchObjective:
         settings, pipe, device = self.settings, self.pipe, self.pipe.device
         drawn = self._draw(part)
         photo, result, z0, c = self._ground_truths(drawn)
-        mid, half = self.data.mid[drawn.view].to(device), self.data.half[drawn.view].to(device)
-        noticeable = self.noticeable[drawn.view].to(device)
-        noise, t = drawn.noise.to(device), drawn.t.to(device)
+        mid, half = moved(self.data.mid[drawn.view], device), moved(self.data.half[drawn.view], device)
+        noticeable = moved(self.noticeable[drawn.view], device)
+        noise, t = moved(drawn.noise, device), moved(drawn.t, device)
         zt = pipe.scheduler.add_noise(z0, noise, t)
         learns = (settings.pixel_timesteps[0] <= t) & (t <= settings.pixel_timesteps[1])
 
-        told = c * drawn.kept.to(device)
+        told = c * moved(drawn.kept, device)
         branches = [(zt, told)]
         control = settings.control_loss if settings.condition == "expert" else "none"
         if settings.output == "autoencoder":
@@ -110,9 +111,9 @@ class DiffRetouchObjective:
             eps, _ = net(pipe.call_unet, zt, t, seen, told)
             return _only_noise(mse_loss(eps, noise))
         if control == "ours":
-            branches.append((zt, self._practised(drawn).to(device)))
+            branches.append((zt, moved(self._practised(drawn), device)))
         if control == "published":
-            branches += [(pipe.scheduler.add_noise(z0, drawn.other_noise.to(device), t), told), (zt, -told)]
+            branches += [(pipe.scheduler.add_noise(z0, moved(drawn.other_noise, device), t), told), (zt, -told)]
         count, own = len(branches), len(photo)
         z_all, c_all = (torch.cat(x) for x in zip(*branches, strict=True))
         eps, d, grid = net(self._retouched, z_all, t.repeat(count), photo.repeat(count, 1, 1, 1), c_all)
@@ -124,12 +125,12 @@ class DiffRetouchObjective:
             "grid": grid.diff(dim=3).square().mean() + grid.diff(dim=4).square().mean(),
         }
         if control != "none":
-            s, scale = scores(soft_clamp(d), d.shape[2]), self.scale.to(device)
+            s, scale = scores(soft_clamp(d), d.shape[2]), moved(self.scale, device)
             if control == "ours":
                 found, asked = (s[:own], s[own:]), (c_all[:own], c_all[own:])
                 each = losses.ours(found, asked, mid, half, noticeable, scale, settings.control_difference)
                 # a mean over all that is compared; its weights are constants, so that a step is the mean of its parts
-                others = learns & drawn.paired.to(device)
+                others = learns & moved(drawn.paired, device)
                 of_others = _mean_where(others, _apart(d[own:], self._result(drawn, drawn.other_expert)))
                 parts["pixel"] = (parts["pixel"] + of_others) / (1 + settings.control_pairs)
             else:
@@ -182,19 +183,19 @@ class DiffRetouchObjective:
 
     def _result(self, drawn: Drawn, expert: Tensor) -> Tensor:
         """Results of `expert` (N,): (N,3,S,S) in [0,1], on the device, mirrored where their photos are."""
-        result = unit(self.data.results[drawn.view, expert].to(self.pipe.device))
-        (result,) = mirror(drawn.mirrored.to(self.pipe.device), result)
+        result = unit(moved(self.data.results[drawn.view, expert], self.pipe.device))
+        (result,) = mirror(moved(drawn.mirrored, self.pipe.device), result)
         return result
 
     def _ground_truths(self, drawn: Drawn) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Photo and result (N,3,S,S) in [0,1], Z_0 (N,4,h,h) and c (N,4), on the device."""
         data, device, where = self.data, self.pipe.device, (drawn.view, drawn.expert)
-        photo = unit(data.photos[drawn.view].to(device))
-        z0 = (data.latent_mean[where] + data.latent_std[where] * drawn.posterior).to(device)
-        photo, z0 = mirror(drawn.mirrored.to(device), photo, z0)
+        photo = unit(moved(data.photos[drawn.view], device))
+        z0 = moved(data.latent_mean[where] + data.latent_std[where] * drawn.posterior, device)
+        photo, z0 = mirror(moved(drawn.mirrored, device), photo, z0)
         if self.settings.input_exposure or self.settings.input_white_balance:
-            photo = expose(photo, drawn.gains.to(device))
-        return photo, self._result(drawn, drawn.expert), z0, data.conditions[where].to(device)
+            photo = expose(photo, moved(drawn.gains, device))
+        return photo, self._result(drawn, drawn.expert), z0, moved(data.conditions[where], device)
 
 
 def _only_noise(eps: Tensor) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import resource
 import sys
@@ -13,12 +14,13 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from diffretouch.config import Train
 from diffretouch.errors import UserError
 from diffretouch.training.objective import Objective, parts
 from diffretouch.training.optimisers import new_optimiser
+from diffretouch.training.ranks import agreed, meet
 from diffretouch.training.resume import LEAVES_AFTER_S, CutShort, States, Stopped, stop_requests
 
 SAY_EVERY_S = 10.0
@@ -56,7 +58,9 @@ def fit(
         Stopped: SIGTERM or Ctrl-C, after the state was saved where there was time for it.
     """
     device, first_process = accelerator.device, accelerator.is_main_process
-    averaged = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(settings.ema_decay))
+    averaged = copy.deepcopy(net)
+    pairs = list(averaged.parameters()), list(net.parameters())
+    average = get_ema_multi_avg_fn(settings.ema_decay)
     optimiser = new_optimiser(groups, settings)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, settings))
     kept: dict[str, Any] = {"net": net, "averaged": averaged, "optimiser": optimiser, "schedule": schedule}
@@ -66,6 +70,11 @@ def fit(
         for name, part in kept.items():
             part.load_state_dict(state.pop(name))
         _say(accelerator, f"going on from step {first} of {settings.steps}")
+    if (farthest := agreed(accelerator, first)) + agreed(accelerator, -first):
+        raise UserError(
+            f"the processes found saved states of different steps, {first} here and up to {farthest} elsewhere: all "
+            f"must see the same files in {states.folder}, and have the same versions of packages"
+        )
     for point in history:
         on_point(point)
     saved = first
@@ -79,12 +88,12 @@ def fit(
         nonlocal saved
         if first_process:
             states.save(step, state_now())
-        accelerator.wait_for_everyone()
+        meet(accelerator)
         saved = step
 
     def fits() -> bool:
         # the first process, which writes, knows whether there is time for it
-        return bool(_agreed(accelerator, int(first_process and states.fits(state_now()))))
+        return bool(agreed(accelerator, int(first_process and states.fits(state_now()))))
 
     def close(point: dict[str, float]) -> int:
         """Measure the network where that is due, and put the window's point on the curves; 0, or the signal that came
@@ -95,10 +104,10 @@ def fit(
         if step % settings.validate_every < settings.log_every or step == settings.steps:
             if first_process:
                 try:
-                    measured = validate(averaged.module, step, lambda: bool(stops))
+                    measured = validate(averaged, step, lambda: bool(stops))
                 except CutShort:
                     unfinished = stops[0]
-            if unfinished := _agreed(accelerator, unfinished):
+            if unfinished := agreed(accelerator, unfinished):
                 return unfinished
         history.append(point | {name: round(value, 4) for name, value in measured.items()})
         window = []
@@ -126,7 +135,11 @@ def fit(
             norm = nn.utils.clip_grad_norm_(trained, settings.clip_norm)
             optimiser.step()
             schedule.step()
-            averaged.update_parameters(net)
+            # torch's AveragedModel would ask the GPU how many steps it has averaged, and so wait for each
+            if step:
+                average(*pairs, None)
+            else:
+                averaged.load_state_dict(net.state_dict())
             means = {name: torch.stack([p[name] for p in of_step]).mean() for name in of_step[0]}
             pending.append({**means, "gradient_norm": norm.detach()})
 
@@ -136,10 +149,10 @@ def fit(
                 continue
             window += _finite(accelerator, pending, done, settings)
             now = time.monotonic()
-            step_ms = _agreed(accelerator, int(1000 * (now - looked) / len(pending)))
+            step_ms = agreed(accelerator, int(1000 * (now - looked) / len(pending)))
             look_every = max(1, min(LOOK_EVERY, LOOK_EVERY_MS // max(1, step_ms)))
             pending, looked = [], now
-            stop = _agreed(accelerator, stops[0] if stops else 0)
+            stop = agreed(accelerator, stops[0] if stops else 0)
             ended = _point(window, done, schedule, settings, history) if is_point else None
             if fits() if stop else is_save:
                 save(done)
@@ -159,7 +172,7 @@ def fit(
                     f"train {done}/{settings.steps}: {shown}; {rate * total:.1f} ground truths/s, "
                     f"{_memory(device):.1f} GiB, {(settings.steps - done) / rate:.0f} s left",
                 )
-    net.load_state_dict(averaged.module.state_dict())
+    net.load_state_dict(averaged.state_dict())
     net.eval()
 
 
@@ -220,13 +233,6 @@ def _stopped(accelerator: Accelerator, stop: int, done: int, saved: int) -> Stop
     again = f", the {done - saved} steps since step {saved} will be done again" if saved < done else ""
     _say(accelerator, f"stopped at step {done}{again}: run the same command to go on from here")
     return Stopped(128 + stop)
-
-
-def _agreed(accelerator: Accelerator, own: int) -> int:
-    """The largest number that any of the processes has, so that all of them do the same: the signal that one got."""
-    if accelerator.num_processes == 1:
-        return own
-    return int(accelerator.gather(torch.tensor([own], device=accelerator.device)).max())
 
 
 def _mean(window: list[dict[str, float]], name: str) -> float:

@@ -13,7 +13,13 @@ from types import FrameType
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DynamoBackend, GradientAccumulationPlugin, InitProcessGroupKwargs, TorchDynamoPlugin
+from accelerate.utils import (
+    DistributedDataParallelKwargs,
+    DynamoBackend,
+    GradientAccumulationPlugin,
+    InitProcessGroupKwargs,
+    TorchDynamoPlugin,
+)
 
 from diffretouch.devices import pick_device
 from diffretouch.errors import ConfigError, UserError
@@ -21,6 +27,8 @@ from diffretouch.worker import die_with
 
 WAIT = timedelta(hours=6)
 """The others wait while the first process reads pictures or validates."""
+BUCKET_MB = 250
+"""Gradients are shared in pieces so large: 25, the default, would cut a compiled U-Net into some 60 pieces."""
 GRACE_S = 28.0
 PARENT = "DIFFRETOUCH_PARENT"
 
@@ -44,8 +52,26 @@ def new_accelerator(device: str) -> Accelerator:
         mixed_precision="no",
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
         dynamo_plugin=TorchDynamoPlugin(backend=DynamoBackend.NO),
-        kwargs_handlers=[InitProcessGroupKwargs(timeout=WAIT)],
+        kwargs_handlers=[
+            InitProcessGroupKwargs(timeout=WAIT),
+            DistributedDataParallelKwargs(bucket_cap_mb=BUCKET_MB, gradient_as_bucket_view=True),
+        ],
     )
+
+
+def agreed(accelerator: Accelerator, own: int) -> int:
+    """The largest number that any of the processes has, so that all of them do the same: the signal that one got."""
+    if accelerator.num_processes == 1:
+        return own
+    return int(accelerator.gather(torch.tensor([own], device=accelerator.device)).max())
+
+
+def meet(accelerator: Accelerator) -> None:
+    """Wait until all processes are here.
+
+    Not by accelerate's own barrier, which asks for a GPU wherever torch was built for one, though all is on the CPU.
+    """
+    agreed(accelerator, 0)
 
 
 def together(processes: int, command: list[str], device: str) -> None:

@@ -19,9 +19,9 @@ from typing import Any
 
 import torch
 
-from diffretouch.files.atomic import whole, write_json
+from diffretouch.files.atomic import whole, write_json, write_text
 
-MARKS = "marks.json"
+MARKS, SECONDS = "marks.json", "seconds"
 Mark = str | int | float | bool | None
 SLOWEST_SAVE_S = 20.0
 """A process that is asked to stop has 30 seconds with most schedulers, and must leave within them."""
@@ -50,7 +50,6 @@ class States:
         self.marks, self.keep = dict(marks), keep
         digest = hashlib.sha256(json.dumps(self.marks, sort_keys=True).encode()).hexdigest()
         self.folder = home / f"states-{digest[:16]}"
-        self._seconds = 0.0
 
     def newest(self) -> dict[str, Any] | None:
         """The newest state of this run, on the CPU, or None; other runs' beside it are said on stderr, with the fields
@@ -90,11 +89,12 @@ class States:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
         for old in self._files()[: -self.keep]:
             old.unlink()
-        self._seconds = time.monotonic() - started
+        write_text(self.folder / SECONDS, str(time.monotonic() - started))
 
     def fits(self, state: Mapping[str, Any]) -> bool:
-        """Whether one more save should end before a stopped process is killed: by the last one, else by its size."""
-        return (self._seconds or _size(state) / SLOW_DISK) < SLOWEST_SAVE_S
+        """Whether one more save should end before a stopped process is killed: by the run's last one, else its size."""
+        last = self.folder / SECONDS
+        return (float(last.read_text()) if last.exists() else _size(state) / SLOW_DISK) < SLOWEST_SAVE_S
 
     def clear(self) -> None:
         """Remove them all: the run is over."""
