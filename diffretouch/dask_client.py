@@ -71,6 +71,6 @@ def require_same(here: dict[str, str], worker: str, there: dict[str, str] | Exce
             return
         wrong = f"would give other results, it has {', '.join(differing)}"
     raise UserError(
-        f"dask worker {worker} {wrong}; install the same there (`pip install -c constraints.txt 'diffretouch[dask]'`), "
+        f"dask worker {worker} {wrong}; install the same there (`pip install -c constraints.txt -e '.[dask]'`), "
         f"then start `dask worker {address} --nthreads 4` there again"
     )

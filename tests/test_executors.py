@@ -268,5 +268,5 @@ def test_another_version_on_a_worker_is_named() -> None:
 
 def test_dask_that_is_not_installed_is_answered_with_what_to_type(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "distributed", None)
-    with pytest.raises(UserError, match=r"pip install 'diffretouch\[dask\]'"):
+    with pytest.raises(UserError, match=r"pip install -c constraints.txt -e '\.\[dask\]'"):
         everything(["a"], "tcp://127.0.0.1:1", Path("out"))
