@@ -102,7 +102,7 @@ def main() -> None:
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         list(pool.map(run, left))
     table = summary(pd.DataFrame([row for name in CHOICES for seed in asked.seeds for row in rows(known, name, seed)]))
-    if not (asked.name or asked.seeds != SEEDS):
+    if not asked.name and asked.seeds == SEEDS:
         write_text(OUT, table.round(4).to_csv(index=False, lineterminator="\n"))
         write_text(OUT.with_suffix(".md"), markdown(table))
     print(markdown(table))

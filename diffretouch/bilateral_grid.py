@@ -14,9 +14,9 @@ BAND_PIXELS = 1 << 20
 """Pixels whose 12 coefficients are held at a time by `slice_and_apply` outside training: 48 MiB in fp32."""
 
 
-def identity_affine() -> Tensor:
+def identity_affine(device: torch.device | None = None) -> Tensor:
     """The 12 coefficients that leave a photo as it is: (12,)."""
-    return torch.eye(3, 4).flatten()
+    return torch.eye(3, 4, device=device).flatten()
 
 
 def slice_grid(grid: Tensor, guide: Tensor) -> Tensor:
@@ -40,8 +40,7 @@ def slice_and_apply(grid: Tensor, guide: Tensor, image: Tensor) -> Tensor:
     """
     _check(grid, guide)
     # made on the grid's device: a copy from the CPU would wait for all that a GPU has still to do
-    identity = torch.eye(3, 4, dtype=grid.dtype, device=grid.device).flatten()
-    grid = grid - identity[:, None, None, None]
+    grid = grid - identity_affine(grid.device).to(grid.dtype)[:, None, None, None]
     if torch.is_grad_enabled():
         return image + apply_affine(slice_grid(grid, guide), image)
     height, width = guide.shape[2:]
