@@ -129,10 +129,11 @@ def markdown(
             for line in verdict(numbers, settings, params.train.control_loss)
         ]
         lines += [f"- {word}: {line.target}: {line.found}" for word, line in told]
-    heads = ["arm", "steps", "training, CPU s", *COLUMNS.values()]
+    heads = ["arm", "steps", "preparation, CPU s", "training, CPU s", *COLUMNS.values()]
     lines += [
         "",
         f"Means over seeds; in brackets {params.evaluate.confidence:.0%} intervals over scenes, then the seeds.",
+        "Preparation (autoencoder's fit, views, latents) is done once for all arms of a seed that need the same.",
         "",
     ]
     lines += ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
@@ -140,12 +141,11 @@ def markdown(
         known = settings.arms.get(arm)
         part = f"expert_{settings.expert}" if known and known.experts == "one" else "all"
         costs = [spent[f"{arm}-{seed}"] for seed in settings.seeds] if known else []
-        trained = [seconds for cost in costs for step, seconds in cost.items() if step in ("train", "peer-train")]
         steps = str(params.arm(arm, 0).train.steps) if known else ""
         parts = {name: part if name.startswith(("psnr", "ssim", "ciede")) else "all" for name in COLUMNS}
         cells = [_cell(numbers, arm, name, where) for name, where in parts.items()]
-        spent_s = f"{mean(trained):.0f}" if trained else ""
-        lines.append("| " + " | ".join([arm, steps, spent_s, *cells]) + " |")
+        times = [_mean_s(costs, *named) for named in (("prepare",), ("train", "peer-train"))]
+        lines.append("| " + " | ".join([arm, steps, *times, *cells]) + " |")
     for arm in settings.arms:
         if numbers.get(arm, "psnr_autoencoder") is None:
             continue
@@ -154,6 +154,12 @@ def markdown(
         alone = f"{arm}: of the experts' own results, its autoencoder alone makes PSNR {near} dB, texture {texture}"
         lines += ["", f"{alone}, slopes of {passed}."]
     return "\n".join(lines) + "\n"
+
+
+def _mean_s(costs: list[dict[str, float]], *steps: str) -> str:
+    """Mean over seeds of what these steps took, in CPU seconds; empty where none of them was done."""
+    found = [seconds for cost in costs for step, seconds in cost.items() if step in steps]
+    return f"{mean(found):.0f}" if found else ""
 
 
 def _cell(numbers: Numbers, arm: str, metric: str, part: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -9,8 +11,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from benchmarks import train
+from benchmarks._train_report import report, utilisation
+from benchmarks._train_running import TooLargeError
 from benchmarks._train_ways import model_flops, new_objective, train_ours, train_plainly
-from diffretouch.config import Train
+from diffretouch.config import Train, load
 from diffretouch.training.diffusion import Networks
 from diffretouch.training.objective import Part
 from tests.test_model import tiny_train
@@ -88,3 +93,43 @@ def test_both_loops_tell_of_their_steps(loop: Callable[..., None]) -> None:
         loop(objective, 2, tick)
     assert ticks == [2, 2]
     assert not torch.equal(objective.pipe.unet.conv_in.weight, before)
+
+
+def test_utilisation_is_the_share_of_the_devices_rate_in_bf16() -> None:
+    assert utilisation(494.5e12, "NVIDIA H200", "bf16") == pytest.approx(0.5)
+    assert utilisation(208.75e12, "NVIDIA H200 NVL", "bf16") == pytest.approx(0.25)
+    assert utilisation(31.2e12, "NVIDIA A100-SXM4-80GB", "bf16") == pytest.approx(0.1)
+    assert utilisation(1e12, "NVIDIA H200", "fp32") is None and utilisation(1e12, "x86_64, 2 cores", "bf16") is None
+
+
+def test_a_gpu_too_small_for_a_way_halves_the_batch_of_all_and_the_table_says_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The processes are made up: no GPU is too small for them here."""
+    tried = []
+    said = {"ours": {"device": "NVIDIA H200", "parameters": 924_139_244, "flops": 2e12}}
+
+    def by_turns(ways: dict[str, Any], rounds: int, seconds: float, *, keep: bool) -> tuple[Any, Any]:
+        batches = {way.batch for way in ways.values()}
+        tried.append(batches)
+        if max(batches) > 4:
+            raise TooLargeError("plain, fp32")
+        took = {"ours": 0.1, "plain": 0.2, "plain, fp32": 0.4}
+        windows = {"seconds a step": 0.0, "CPU seconds a step": 0.05, "steps": 9, "GiB": 30.0}
+        return said, {name: [windows | {"seconds a step": took[name]}] * rounds for name in ways}
+
+    monkeypatch.setattr(train, "by_turns", by_turns)
+    asked = argparse.Namespace(
+        batch=16, threads=4, rounds=3, seconds=1.0, compiled=False, leave_out=[], profile=train.ROOT / "profiles/x.yaml"
+    )
+    params = load()
+    params = params.model_copy(update={"train": params.train.model_copy(update={"precision": "bf16"})})
+    found = train.measure(asked, params, "ours", "cuda")
+    assert tried == [{16}, {8}, {4}] and found["facts"]["batch"] == 4
+    assert json.loads(json.dumps(found)) == found
+    found["facts"] |= {"load average before": 0.1, "load average after": 1.2}
+    rows = {line.split(" | ")[0]: line.split(" | ") for line in report({"with": found}).splitlines()}
+    # 4 ground truths of 2 TFLOP in .1 s are 80 TFLOP/s, 8.1 % of an H200's 989
+    assert rows["| ours"][1:] == ["0.100", "0.050", "1.00", "1.00", "40.00", "80", "8.1%", "30.0 |"]
+    assert rows["| plain"][3:8] == ["2.00", "1.00", "20.00", "40", "4.0%"]
+    assert rows["| plain, fp32"][3:8] == ["4.00", "1.00", "10.00", "20", ""]

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -19,15 +20,21 @@ import pytest
 import torch
 from torch import Tensor
 
+from diffretouch.config import Train, load
 from diffretouch.errors import UserError
 from diffretouch.model import RetouchPipeline
+from diffretouch.model.build import new_pipeline, trained_autoencoder
 from diffretouch.model.convert import RECORD, convert
 from diffretouch.model.ldm_file import read_checkpoint
 from diffretouch.model.ldm_plan import Options, account, parts
+from diffretouch.model.start import parameter_groups
 from diffretouch.seeds import generator
+from diffretouch.training.diffusion import DiffRetouchObjective, Networks
+from diffretouch.training.objective import Part
 from tests.fake_chain import ROOT
 from tests.ldm_twin import REAL, Size, Twin, random_twin
 from tests.test_cli import leftovers, no_file_over, run, said
+from tests.test_training import _truths as ground_truths
 
 SIDE = 16
 SMALL = Options(network_size=8 * SIDE, head_channels=16)
@@ -162,6 +169,42 @@ def test_the_comparison_feels_heads_guide_range_matrix_and_grid_order(tmp_path: 
     assert max(faults(pipe, twin()).values()) < ROUNDING
 
 
+def test_training_goes_on_from_a_converted_checkpoint(tmp_path: Path) -> None:
+    """With the value ranges and signs of the original, which params.yaml does not name."""
+    pipe, folder = converted(tmp_path), tmp_path / "model"
+    base, weights = load().train.model_dump(), "diffusion_pytorch_model.safetensors"
+    unet, vae = (hashlib.sha256((folder / part / weights).read_bytes()).hexdigest() for part in ("unet", "vae"))
+    theirs = {
+        "channels": (32, 64, 64),
+        "attention": (True, True, False),
+        "layers_per_block": 1,
+        "norm_groups": 32,
+        "head_channels": 16,
+        "network_size": 8 * SIDE,
+        "condition_gain": 1.0,
+        "start": {"source": str(folder), "sha256": unet},
+        "autoencoder": base["autoencoder"] | {"sha256": vae},
+    }
+    settings = Train.model_validate(base | theirs)
+    found = trained_autoencoder(settings)
+    assert found is not None
+    again = new_pipeline(settings, found, "fixed_small", seed=3)
+    assert max(faults(again, twin()).values()) < ROUNDING
+    for name in ("condition_signs", "photo_range", "network_resize"):
+        assert again.config[name] == pipe.config[name]
+    latents = {"latent_mean": draws(3, 2, 4, SIDE, SIDE), "latent_std": torch.full((3, 2, 4, SIDE, SIDE), 0.1)}
+    truths = replace(ground_truths(), **latents)
+    seen = torch.ones(3, 4, dtype=torch.bool)
+    objective = DiffRetouchObjective(again, truths, truths.half.mean(0), seen, settings)
+    with torch.enable_grad():
+        losses = objective.losses(Networks(again), Part(0, 0, 2, 2))
+        losses["loss"].backward()
+    assert losses.keys() >= {"eps", "pixel", "control"} and losses["loss"].isfinite()
+    for group in parameter_groups(again, settings):
+        for parameter in group["params"]:
+            assert parameter.grad is not None and parameter.grad.isfinite().all()
+
+
 def test_half_precision_weights_become_fp32_of_the_same_value(tmp_path: Path) -> None:
     halves = {name: tensor.half() for name, tensor in state().items() if name not in ("betas", "alphas_cumprod")}
     convert(write(tmp_path / "half.ckpt", halves), tmp_path / "model", SMALL)
@@ -250,6 +293,9 @@ def test_unknown_missing_and_misshapen_tensors_are_refused_by_name(tmp_path: Pat
     text = refusal(tmp_path, tensors)
     assert re.search(r"2 unknown.*--unused.*cond_stage_model\.weight.*label_emb\.0\.weight", text)
     assert re.search(r"2 missing.*output_blocks\.0\.0\.skip_connection\.bias.*hdrdecoder\.guide\.bias", text)
+    many = [f"ema.{number}" for number in range(12)]
+    text_of_many = refusal(tmp_path, state() | dict.fromkeys(many, torch.zeros(1)))
+    assert all(f"{name}," in text_of_many + "," for name in many)
     assert re.search(r"1 of another shape: \S*time_embed\.0\.bias is \[127\], expected \[128\]", text)
 
 

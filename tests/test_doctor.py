@@ -114,6 +114,13 @@ def test_compiling_wants_a_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert "compiler" not in areas and "memory" in areas
 
 
+def test_eight_bit_averages_want_their_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("diffretouch.doctor.machine.find_spec", lambda name: None)
+    found = only(check_machine(parameters(train={"optimiser": "adamw8bit"}), [], ram=64 * 2**30), "packages")
+    assert found.level == "fault" and ".[adamw8bit]" in found.mend
+    assert "packages" not in [finding.area for finding in check_machine(parameters(), [], ram=64 * 2**30)]
+
+
 def test_weights_are_found_and_hashed_and_large_ones_only_when_asked(tmp_path: Path) -> None:
     file, vae = tmp_path / "base/unet" / FILE, tmp_path / "base/vae" / FILE
     for path in (file, vae):

@@ -117,6 +117,15 @@ def test_stopped_twice_it_ends_with_the_bytes_of_an_undisturbed_run(
 def test_what_it_leaves_can_be_used(undisturbed: Path) -> None:
     pipe = RetouchPipeline.from_pretrained(undisturbed / MODEL)
     assert sum(value.numel() for value in pipe.unet.parameters()) > 0
+    corpus = json.loads((undisturbed / "work/decode/fivek/corpus.json").read_text())
+    told = {name: corpus[name] for name in ("provenance", "licence", "notes", "decode_profile")}
+    scales = json.loads((undisturbed / "work/attributes/fivek/scales.json").read_text())
+    assert pipe.config.origin == {"dataset": corpus["name"], **told, "attributes": scales}
+    asked = load(undisturbed / "params.yaml").train
+    assert pipe.config.condition_gain == asked.condition_gain
+    assert (pipe.config.lowest_timestep, pipe.config.highest_timestep) == asked.pixel_timesteps
+    assert pipe.config.num_inference_steps == asked.validation_steps
+    assert pipe.config.last_timestep == asked.validation_last_timestep
     points = history(undisturbed)
     assert points["step"].to_list() == list(range(2, STEPS + 1, 2))
     curves = {path.stem for path in (undisturbed / "reports/fivek/training").rglob("*.tsv")}

@@ -383,6 +383,30 @@ def test_a_gradient_that_is_not_finite_stops_and_its_weights_are_not_saved(
     assert torch.equal(_weights(whole), _weights(resumed))
 
 
+def test_a_step_takes_a_gradient_of_the_clipped_norm(
+    truths: GroundTruths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, norms = torch.optim.AdamW.step, []
+
+    def seen(optimiser: torch.optim.AdamW) -> None:
+        gradients = [p.grad for group in optimiser.param_groups for p in group["params"] if p.grad is not None]
+        norms.append(float(torch.cat([gradient.flatten() for gradient in gradients]).norm()))
+        real(optimiser)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", seen)
+    _, points = _run(truths, _settings(clip_norm=0.25, log_every=1), tmp_path)
+    assert min(point["gradient_norm"] for point in points) > 0.25
+    assert norms == pytest.approx([0.25] * 6, rel=1e-4)
+
+
+def test_the_rate_warms_up_and_falls_by_a_cosine_to_zero(truths: GroundTruths, tmp_path: Path) -> None:
+    """After each of six steps, two of them to warm up: the rate of the next one."""
+    _, points = _run(truths, _settings(learning_rate=0.01, log_every=1), tmp_path)
+    eighth = math.sqrt(0.5) / 2
+    rates = [0.01 * share for share in (1, 1, 0.5 + eighth, 0.5, 0.5 - eighth, 0)]
+    assert [point["learning_rate"] for point in points] == pytest.approx(rates, abs=1e-8)
+
+
 def test_what_takes_too_long_after_a_stop_is_left_undone(tmp_path: Path) -> None:
     """A step or a save that hangs: the exit code is that of the signal all the same."""
     code = (
@@ -404,9 +428,28 @@ def test_a_training_that_diverges_stops(truths: GroundTruths, tmp_path: Path) ->
         _run(truths, _settings(divergence=3.0, **pixels), tmp_path / "pixels")
 
 
-def test_eight_bit_averages_need_their_package(truths: GroundTruths, tmp_path: Path) -> None:
+def test_eight_bit_averages_need_their_package(
+    truths: GroundTruths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("diffretouch.training.optimisers.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match="bitsandbytes, which is not installed"):
         _run(truths, _settings(optimiser="adamw8bit"), tmp_path)
+
+
+def test_eight_bit_averages_are_saved_and_go_on(truths: GroundTruths, tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes", reason="needs the extra adamw8bit")
+    # it keeps what has fewer than 4096 numbers in 32 bits
+    settings = _settings(optimiser="adamw8bit", channels=(32, 32), steps=8, log_every=3)
+    whole, points = _run(truths, settings, tmp_path / "whole")
+    with pytest.raises(Stopped):
+        _run(truths, settings, tmp_path / "cut", stop_at=3)
+    (newest,) = (tmp_path / "cut").glob("states-*/*-000000004.pt")
+    assert "dtype=torch.uint8" in repr(torch.load(newest, weights_only=True)["optimiser"])
+    resumed, again = _run(truths, settings, tmp_path / "cut")
+    assert torch.equal(_weights(whole), _weights(resumed)) and points == again
+    exact, _ = _run(truths, settings.model_copy(update={"optimiser": "adamw"}), tmp_path / "exact")
+    moved = _weights(exact) - _weights(_objective(truths, settings).pipe)
+    assert 0 < (_weights(whole) - _weights(exact)).norm() < 0.2 * moved.norm()
 
 
 def test_blind_network_ignores_c(truths: GroundTruths, tmp_path: Path) -> None:

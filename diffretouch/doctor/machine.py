@@ -6,12 +6,14 @@ import os
 import shutil
 import subprocess
 from importlib.metadata import version
+from importlib.util import find_spec
 from typing import NamedTuple
 
 import psutil
 
 from diffretouch.config import Params, Train
 from diffretouch.doctor.finding import Finding, size_text
+from diffretouch.doctor.versions import INSTALL
 
 IN, OUT, TOKEN = 7, 8, 4
 """Channels of the U-Net: latents of noise and photo with the mask, noise and its affine, and the width of c."""
@@ -114,11 +116,21 @@ def check_machine(params: Params, found: list[Gpu] | None = None, ram: int | Non
     if uses_gpu and params.runtime.processes > len(cards):
         words = f"runtime.processes is {params.runtime.processes}, and there are {len(cards)} GPUs"
         found_.append(Finding("fault", "GPU", words, f"set it to {len(cards)} in params.yaml"))
-    compilers = (os.environ.get("CC"), "gcc", "clang") if uses_gpu else (os.environ.get("CXX"), "g++", "clang++")
-    if params.runtime.compile and not any(name and shutil.which(name) for name in compilers):
-        words = f"runtime.compile is on, and there is no compiler here: neither {' nor '.join(compilers[1:])}"
-        found_.append(Finding("fault", "compiler", words, "install one, or set runtime.compile to false"))
+    found_ += _missing(params, uses_gpu)
     if not uses_gpu and parameters > 100e6:
         words = f"{parameters / 1e6:.0f} M parameters would train on the CPU: some 10 s a picture and step"
         found_.append(Finding("note", "GPU", words, "diffretouch profile cpu, or a machine with a GPU"))
     return found_
+
+
+def _missing(params: Params, uses_gpu: bool) -> list[Finding]:
+    """What settings of params.yaml need beyond this package's own requirements."""
+    found = []
+    compilers = (os.environ.get("CC"), "gcc", "clang") if uses_gpu else (os.environ.get("CXX"), "g++", "clang++")
+    if params.runtime.compile and not any(name and shutil.which(name) for name in compilers):
+        words = f"runtime.compile is on, and there is no compiler here: neither {' nor '.join(compilers[1:])}"
+        found.append(Finding("fault", "compiler", words, "install one, or set runtime.compile to false"))
+    if params.train.optimiser == "adamw8bit" and find_spec("bitsandbytes") is None:
+        words = "train.optimiser is adamw8bit, and bitsandbytes is missing"
+        found.append(Finding("fault", "packages", words, f"{INSTALL} -e '.[adamw8bit]', or set it to adamw"))
+    return found

@@ -120,7 +120,7 @@ def account(shapes: Shapes, networks: Mapping[str, Part], patterns: tuple[str, .
         "of another shape": other,
     }
     if any(faults.values()):
-        lines = [f"  {len(names)} {fault}: {ldm_keys.few(names)}" for fault, names in faults.items() if names]
+        lines = [f"  {len(names)} {fault}: {', '.join(names)}" for fault, names in faults.items() if names]
         raise UserError("the tensors of the checkpoint are not those of DiffRetouch:\n" + "\n".join(lines))
     return {reason: names for reason, names in unused.items() if names}
 
