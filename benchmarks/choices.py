@@ -52,6 +52,7 @@ CHOICES: dict[str, dict[str, Any]] = {
     "L_cl published, tau .1": PUBLISHED,
     "L_cl published, tau .5": {**PUBLISHED, "tau": 0.5},
     "L_cl published, tau .1, gradient through D alone": {**PUBLISHED, "published_gradient": "own"},
+    "L_cl published, tau .1, lambda .3": {**PUBLISHED, "control_weight": 0.3},
     "L_cl ours without differences": {"control_difference": 0.0},
     "L_cl ours, differences twice": {"control_difference": 2.0},
     "L_cl ours, differences four times": {"control_difference": 4.0},
