@@ -245,6 +245,29 @@ def test_asked_to_stop_before_it_learns_it_leaves_as_later(start: Path, tmp_path
     assert again.returncode == 0 and not parts.exists(), again.stderr
 
 
+def test_asked_to_stop_when_all_is_done_it_ends_as_done(start: Path, tmp_path: Path) -> None:
+    """As the interpreter is taken down, where signals have no handler any more: DVC would train again from nothing."""
+    root = copy(start, tmp_path)
+    code = """
+import os, signal, sys
+from diffretouch.cli import main
+
+class Late:
+    def __del__(self, kill=os.kill, pid=os.getpid(), write=os.write):
+        write(2, b"asked to stop")
+        kill(pid, 15)
+
+late = Late()
+sys.argv = ["diffretouch", "train", "fivek"]
+main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, check=False, capture_output=True, text=True, timeout=120
+    )
+    assert done.stderr.endswith("asked to stop"), done.stderr
+    assert done.returncode == 0 and (root / MODEL / "model_index.json").exists() and not saved(root)
+
+
 def test_another_run_in_between_takes_nothing_from_one_that_was_stopped(
     start: Path, undisturbed: Path, tmp_path: Path
 ) -> None:

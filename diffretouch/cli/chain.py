@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import signal
 import sys
@@ -110,6 +111,9 @@ def _run(stage: str, dataset: str, *words: object) -> None:
     params = load()
     params.corpus(dataset)
     importlib.import_module(f"diffretouch.stages.{stage}").run(params, dataset, *words)
+    if stage == "train":  # its states are gone: were it to fail now, all of it would be done again
+        signal.signal(signal.SIGTERM, lambda *_: None)
+        atexit.register(signal.signal, signal.SIGTERM, signal.SIG_IGN)  # Python gives up its handlers behind this
 
 
 def _leave(number: int, _frame: object) -> NoReturn:
