@@ -9,6 +9,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -128,11 +129,13 @@ def _two(root: Path, after: float | None = None, number: int = signal.SIGKILL, v
 
 
 def _send(run: subprocess.Popen[bytes], number: int, victim: int | None) -> None:
-    ranks = {} if run.poll() is not None else {p.environ()["RANK"]: p for p in psutil.Process(run.pid).children()}
     if victim is None:
         run.send_signal(number)
-    elif str(victim) in ranks:  # it has not ended yet
-        ranks[str(victim)].send_signal(number)
+    elif run.poll() is None:
+        for process in psutil.Process(run.pid).children():
+            with suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+                if process.environ()["RANK"] == str(victim):
+                    process.send_signal(number)
 
 
 def _at_work(root: Path) -> list[int]:
