@@ -34,7 +34,8 @@ from diffretouch.training.objective import Part
 from tests.fake_chain import ROOT
 from tests.ldm_twin import REAL, Size, Twin, random_twin
 from tests.test_cli import leftovers, no_file_over, run, said
-from tests.test_training import _truths as ground_truths
+from tests.test_model_start import WEIGHTS, sha256
+from tests.test_training import ground_truths
 
 SIDE = 16
 SMALL = Options(network_size=8 * SIDE, head_channels=16)
@@ -172,8 +173,7 @@ def test_the_comparison_feels_heads_guide_range_matrix_and_grid_order(tmp_path: 
 def test_training_goes_on_from_a_converted_checkpoint(tmp_path: Path) -> None:
     """With the value ranges and signs of the original, which params.yaml does not name."""
     pipe, folder = converted(tmp_path), tmp_path / "model"
-    base, weights = load().train.model_dump(), "diffusion_pytorch_model.safetensors"
-    unet, vae = (hashlib.sha256((folder / part / weights).read_bytes()).hexdigest() for part in ("unet", "vae"))
+    base = load().train.model_dump()
     theirs = {
         "channels": (32, 64, 64),
         "attention": (True, True, False),
@@ -182,8 +182,8 @@ def test_training_goes_on_from_a_converted_checkpoint(tmp_path: Path) -> None:
         "head_channels": 16,
         "network_size": 8 * SIDE,
         "condition_gain": 1.0,
-        "start": {"source": str(folder), "sha256": unet},
-        "autoencoder": base["autoencoder"] | {"sha256": vae},
+        "start": {"source": str(folder), "sha256": sha256(folder / "unet" / WEIGHTS)},
+        "autoencoder": base["autoencoder"] | {"sha256": sha256(folder / "vae" / WEIGHTS)},
     }
     settings = Train.model_validate(base | theirs)
     found = trained_autoencoder(settings)

@@ -88,7 +88,7 @@ def _settings(**changes: object) -> Train:
     return Train.model_validate({**tiny_train().model_dump(), **base, **changes})
 
 
-def _truths() -> GroundTruths:
+def ground_truths() -> GroundTruths:
     """Three smooth photos, two experts: one darker and cooler, one brighter and warmer."""
     draw = generator("truths")
     photos = nn.functional.interpolate(torch.rand(3, 3, 4, 4, generator=draw) * 0.6, size=(16, 16), mode="bilinear")
@@ -102,7 +102,7 @@ def _truths() -> GroundTruths:
     return GroundTruths(*to16, c, mid, half, s, latent, torch.full_like(latent, 0.1))
 
 
-truths = pytest.fixture(_truths, scope="module")
+truths = pytest.fixture(ground_truths, scope="module")
 
 
 def _objective(truths: GroundTruths, settings: Train) -> DiffRetouchObjective:
@@ -217,7 +217,7 @@ def _stopped_rank(rank: int, port: int, folder: Path) -> None:
     _be_rank(rank, port)
     resume.SLOWEST_SAVE_S = 1e-9
     with pytest.raises(Stopped) as stopped:
-        _run(_truths(), _settings(steps=9, log_every=3, checkpoint_every=2), folder, stop_at=6)
+        _run(ground_truths(), _settings(steps=9, log_every=3, checkpoint_every=2), folder, stop_at=6)
     assert stopped.value.code == 143
 
 
@@ -232,7 +232,7 @@ def _rank_of_its_own(rank: int, port: int, folder: Path) -> None:
     _be_rank(rank, port)
     last = _saved(folder / "0")[-1]
     with pytest.raises(UserError, match=rf"different steps, {0 if rank else last} here and up to {last} elsewhere"):
-        _run(_truths(), _settings(), folder / str(rank))
+        _run(ground_truths(), _settings(), folder / str(rank))
 
 
 def test_processes_that_would_go_on_from_different_steps_are_refused(truths: GroundTruths, tmp_path: Path) -> None:
