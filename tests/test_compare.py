@@ -23,6 +23,7 @@ from diffretouch.color import linear_to_srgb
 from diffretouch.comparing import adjust, numbers, pictures, schedule
 from diffretouch.comparing.arms import CODE, DONE, SPENT, Run, runs, take_views
 from diffretouch.comparing.page import render
+from diffretouch.comparing.probe import expected_best
 from diffretouch.comparing.verdict import verdict
 from diffretouch.condition import photo_range
 from diffretouch.config import Compare, Params, load
@@ -39,6 +40,29 @@ ROOT = fake_chain.ROOT
 
 def planes(seed: int, height: int, width: int) -> torch.Tensor:
     return torch.from_numpy(fake_chain.scene(seed, height, width)).permute(2, 0, 1)[None]
+
+
+# best of N
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 7])
+def test_the_expected_best_is_the_mean_over_every_choice(count: int) -> None:
+    values = [3.0, -1.5, 8.25, 8.25, 0.0, 4.5, -7.0]
+    naive = np.mean([max(choice) for choice in itertools.combinations(values, count)])
+    assert expected_best(values, count) == pytest.approx(naive, rel=1e-12)
+
+
+def test_the_expected_best_of_many_is_what_many_draws_have_on_average() -> None:
+    drawn = np.random.default_rng(0).normal(size=(4000, 128))
+    one_choice, expected = drawn[:, :32].max(1), [expected_best(row, 32) for row in drawn]
+    # 2.0697: the expected greatest of 32 standard normal numbers (Harter 1961, table 1)
+    assert np.mean(expected) == pytest.approx(2.0697, abs=0.01) and np.std(expected) < 0.6 * np.std(one_choice)
+
+
+@pytest.mark.parametrize("count", [0, 4])
+def test_the_best_of_more_than_there_are_is_refused(count: int) -> None:
+    with pytest.raises(ValueError, match=f"best of {count} of 3 values: give 1 to 3"):
+        expected_best([1.0, 2.0, 3.0], count)
 
 
 # adjustments
@@ -164,6 +188,7 @@ def test_arms_are_data_and_their_mistakes_are_named(tmp_path: Path) -> None:
     )
     assert "compare.arms.full does not fit: train.control_loss" in said(train(control_loss="mine"))
     assert "autoencoder.step" in said(train(autoencoder={"step": 3}))
+    assert "drawn 3 is less than draws 4" in said(lambda section: section.update(draws=4, drawn=3))
     assert "judged names the arm 'fulll', but arms has" in said(lambda section: section.update(judged="fulll"))
     assert "a peer" in said(lambda section: section.update(judged="hdrnet"))
     assert "experts: one is for peers" in said(lambda section: section["arms"]["full"].update(experts="one"))
@@ -233,6 +258,7 @@ def test_only_what_depends_on_a_change_is_done_again(here: Path) -> None:
         (changed(sample={"axis_points": 9}), run.steps[1:]),
         (changed(evaluate={"bootstrap": 7}), run.steps[2:]),
         (changed(compare=compare | {"draws": 3}), run.steps[3:]),
+        (changed(compare=compare | {"drawn": 40}), run.steps[3:]),
     ):
         assert one(params).todo() == todo
     assert one(changed(train={"tau": 0.3})).changed("train") == "train.tau was 0.1, is 0.3"

@@ -80,7 +80,7 @@ class Run:
             "train": {"train": p.train, "corpus": corpus, "arm": arm},
             "sample": {"sample": p.sample},
             "evaluate": {"evaluate": p.evaluate},
-            "probe": {"draws": p.compare.draws, "sample": p.sample},
+            "probe": {"draws": p.compare.draws, "drawn": p.compare.drawn, "sample": p.sample},
         }
         out = {}
         for step in self.steps:

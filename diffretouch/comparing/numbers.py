@@ -11,8 +11,8 @@ Measures of the long table, by `slice` (all, expert_<x>, an attribute, a pair `m
  - texture: `texture.survival`; texture_experts: of the experts' own results.
  - psnr_autoencoder, slope_autoencoder, texture_autoencoder: of an arm painted by its autoencoder's decoder, what that
    alone makes of the experts' own results (`probe.decoder`).
- - psnr_best_of: to each expert, the best of N draws; psnr_best_of_minus_best_peer: `best_peer` is in each slice the
-   pooled peer of the highest psnr_best_of there.
+ - psnr_best_of: to each expert, the best of N draws (`probe.expected_best`); psnr_best_of_minus_best_peer: `best_peer`
+   is in each slice the pooled peer of the highest psnr_best_of there.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ how near it comes, how much of the experts' differences it passes on, and of the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 DRAWN = "random_0_1"
 """The sweep whose c are the draws: anywhere in [-1,1]^4."""
 MODEL = "model"
+AT_A_TIME = 32
+"""Adjustments that are solved together."""
 
 
 @dataclass(frozen=True)
@@ -92,18 +95,34 @@ def _measure(scene: Scene, pipe: RetouchPipeline | None, settings: Attributes) -
 def _best_of(
     scene: Scene, pipe: RetouchPipeline | None, params: Params, dataset: str, settings: Attributes
 ) -> list[tuple[str, str, float]]:
-    asked = draws(dataset, scene.photo_id, params.sample, params.compare.draws)
+    asked, count = draws(dataset, scene.photo_id, params.sample, params.compare.drawn), params.compare.draws
+    made: Iterable[Picture]
     if pipe is None:
-        made = varied(scene, asked, settings.size)
+        # some at a time: all of them, at the photo's own size, may take gigabytes
+        parts = (asked[first : first + AT_A_TIME] for first in range(0, len(asked), AT_A_TIME))
+        made = (picture for part in parts for picture in varied(scene, part, settings.size))
     else:
         from diffretouch.sampling.retouching import retouched
 
-        made = [picture for _, picture in retouched(pipe, scene.photo, asked, params.sample)]
-    best: dict[str, float] = {}
-    for picture in made:
-        for x, truth in scene.experts.items():
-            best[x] = max(best.get(x, 0.0), psnr(picture, truth))
-    return [("psnr_best_of", f"expert_{x}", value) for x, value in best.items()]
+        made = (picture for _, picture in retouched(pipe, scene.photo, asked, params.sample))
+    near = [[psnr(picture, truth) for truth in scene.experts.values()] for picture in made]
+    columns = zip(scene.experts, zip(*near, strict=True), strict=True)
+    return [("psnr_best_of", f"expert_{x}", expected_best(values, count)) for x, values in columns]
+
+
+def expected_best(values: Iterable[float], count: int) -> float:
+    """Mean of the greatest of `count` of the `values`, over every choice of `count` of them.
+
+    It estimates what the best of `count` draws is on average, as the greatest of one choice does, but owes less to
+    luck: of N sorted values the i-th is the greatest in C(i-1, count-1) of the C(N, count) choices.
+
+    Raises ValueError where there are fewer values than `count`, or it is not positive.
+    """
+    ordered = sorted(values)
+    if not 0 < count <= len(ordered):
+        raise ValueError(f"the best of {count} of {len(ordered)} values: give 1 to {len(ordered)}")
+    choices = math.comb(len(ordered), count)
+    return math.fsum(value * (math.comb(i, count - 1) / choices) for i, value in enumerate(ordered))
 
 
 def decoder(scene: Scene, pipe: RetouchPipeline, settings: Attributes) -> list[tuple[str, str, float]]:

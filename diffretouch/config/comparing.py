@@ -43,12 +43,21 @@ class Compare(Section):
     expert: str
     """Letter of the expert that arms with `experts: one` learn, and that pictures show."""
     draws: Positive
-    """Random c, and random adjustments of a peer's result, of which the best counts (best of N)."""
+    """N of best of N: of so many random c, and random adjustments of a peer's result, the best counts."""
+    drawn: Positive
+    """Random c that are tried, `draws` at least: best of N is its mean over every choice of N of them, which depends
+    less on luck the more are tried; photos times `drawn` pictures are made."""
     slider: Literal["colorfulness", "brightness", "contrast", "temperature"]
     """The slider that the pictures move."""
     photos: Positive
     """Test photos that the page shows."""
     arms: dict[ArmName, Arm]
+
+    @model_validator(mode="after")
+    def _drawn(self) -> Compare:
+        if self.drawn < self.draws:
+            raise ValueError(f"drawn {self.drawn} is less than draws {self.draws}: best of N needs N at least")
+        return self
 
     @model_validator(mode="after")
     def _judged(self) -> Compare:
