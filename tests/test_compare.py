@@ -188,7 +188,7 @@ def test_arms_are_data_and_their_mistakes_are_named(tmp_path: Path) -> None:
     )
     assert "compare.arms.full does not fit: train.control_loss" in said(train(control_loss="mine"))
     assert "autoencoder.step" in said(train(autoencoder={"step": 3}))
-    assert "drawn 3 is less than draws 4" in said(lambda section: section.update(draws=4, drawn=3))
+    assert "draws 3 is less than best_of 4" in said(lambda section: section.update(best_of=4, draws=3))
     assert "judged names the arm 'fulll', but arms has" in said(lambda section: section.update(judged="fulll"))
     assert "a peer" in said(lambda section: section.update(judged="hdrnet"))
     assert "experts: one is for peers" in said(lambda section: section["arms"]["full"].update(experts="one"))
@@ -257,12 +257,14 @@ def test_only_what_depends_on_a_change_is_done_again(here: Path) -> None:
         (changed(train={"tau": 0.3}), run.steps),
         (changed(sample={"axis_points": 9}), run.steps[1:]),
         (changed(evaluate={"bootstrap": 7}), run.steps[2:]),
-        (changed(compare=compare | {"draws": 3}), run.steps[3:]),
-        (changed(compare=compare | {"drawn": 40}), run.steps[3:]),
+        (changed(compare=compare | {"best_of": 3}), run.steps[3:]),
+        (changed(compare=compare | {"draws": 40}), run.steps[3:]),
     ):
         assert one(params).todo() == todo
     assert one(changed(train={"tau": 0.3})).changed("train") == "train.tau was 0.1, is 0.3"
     assert one(changed(train={"tau": 0.3}), "hdrnet").changed("peer-train") == ""
+    assert one(changed(train={"tau": 0.3}), "hdrnet").marks == one(changed(), "hdrnet").marks
+    assert one(changed(train={"flips": False}), "hdrnet").marks != one(changed(), "hdrnet").marks
 
     (here / "work/attributes/fivek/attributes.parquet").touch()
     assert one(changed()).todo() == ()

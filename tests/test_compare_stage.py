@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -22,7 +26,8 @@ from torch.nn.functional import interpolate
 from diffretouch.attributes import ATTRIBUTES, scores
 from diffretouch.comparing import probe
 from diffretouch.comparing.adjust import vary
-from diffretouch.comparing.arms import SPENT
+from diffretouch.comparing.arms import NOT_OF_PEERS, SPENT, runs
+from diffretouch.comparing.peer_sample import WEIGHTS
 from diffretouch.comparing.probe import DRAWN
 from diffretouch.config import Params, load
 from diffretouch.errors import ConfigError
@@ -57,7 +62,7 @@ def tiny() -> Params:
     tree["sample"]["axis_points"] = 3
     painted = arm("diffretouch", "painted", output="autoencoder", autoencoder={"init": "shrink", "norm_groups": 1})
     arms = {"full": arm("diffretouch", HOSTILE), "painted": painted, "csrnet": arm("csrnet", "a peer")}
-    tree["compare"] |= {"seeds": [0], "draws": 2, "drawn": 4, "photos": 1, "arms": arms}
+    tree["compare"] |= {"seeds": [0], "best_of": 2, "draws": 4, "photos": 1, "arms": arms}
     tree["runtime"] |= {"device": "cpu", "threads": 1, "workers": 1}
     return Params.model_validate(tree)
 
@@ -189,6 +194,55 @@ def test_a_peer_of_one_expert_is_measured_without_draws(
     pooled, alone = measured
     assert "psnr_best_of" in set(pooled["metric"]) and set(alone["metric"]) == {"texture", "texture_experts"}
     pd.testing.assert_frame_equal(pooled[pooled["metric"].isin(alone["metric"])].reset_index(drop=True), alone)
+
+
+def test_what_a_peer_does_not_read_changes_none_of_its_weights(compared: Path, tmp_path: Path) -> None:
+    model = compared / ARMS / "full-0/work/train/fivek/model"
+    unet, vae = (
+        hashlib.sha256((model / part / "diffusion_pytorch_model.safetensors").read_bytes()).hexdigest()
+        for part in ("unet", "vae")
+    )
+    run = next(run for run in runs(load(compared / "params.yaml"), "fivek", 1) if run.name == "csrnet")
+    before = run.params.train.model_dump(mode="json")
+    other = {
+        "start": {"source": str(model), "sha256": unet},
+        "autoencoder": before["autoencoder"] | {"sha256": vae, "learning_rate": 0.1},
+        "network_size": 96,
+        "channels": [16, 8],
+        "attention": [True, True],
+        "norm_groups": 4,
+        "head_channels": 4,
+        "layers_per_block": 2,
+        "grid_depth": 4,
+        "precision": "bf16",
+        "output": "autoencoder",
+        "condition": "none",
+        "dropout_by_component": True,
+        "timesteps": [5, 995],
+        "pixel_timesteps": [10, 990],
+        "control_loss": "published",
+        "published_gradient": "own",
+        "validation_steps": 7,
+        "validation_last_timestep": 20,
+    }
+    other |= {name: before[name] / 2 + 0.1 for name in NOT_OF_PEERS - other.keys()}
+    assert other.keys() == NOT_OF_PEERS and all(other[name] != before[name] for name in other)
+    tree = run.params.model_dump(mode="json")
+    tree["train"] |= other
+    tree["sample"] |= {"steps": 7, "last_timestep": 20}
+    changed = replace(run, folder=tmp_path, params=Params.model_validate(tree))
+    for stage in ("decode", "attributes"):
+        shutil.copytree(compared / "work" / stage, tmp_path / "work" / stage)
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
+    for words in (("prepare", "fivek"), run.words("peer-train")):
+        command = [sys.executable, "-m", "diffretouch.comparing.child", str(os.getpid()), *words]
+        subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=200)
+    latents = "work/.resume/train-fivek/views/train/latent_mean.npy"
+    assert (changed.folder / latents).stat().st_size != (compared / ARMS / "csrnet-0" / latents).stat().st_size
+    path = Path("work/train/fivek") / WEIGHTS
+    assert (tmp_path / path).read_bytes() == (compared / ARMS / "csrnet-0" / path).read_bytes()
+    # nor is it trained again for them
+    assert changed.marks["peer-train"] == run.marks["peer-train"]
 
 
 def test_what_a_decoder_passes_on_is_that_of_a_loop(compared: Path) -> None:

@@ -36,6 +36,41 @@ CODE = {
     "probe": (*BELOW, *MEASURES, "sampling", "comparing/probe.py", "comparing/adjust.py"),
 }
 """Of this package, what the result of a step depends on; how it is run and shown does not count."""
+NOT_OF_PEERS = frozenset(
+    {
+        "start",
+        "precision",
+        "network_size",
+        "channels",
+        "attention",
+        "layers_per_block",
+        "head_channels",
+        "norm_groups",
+        "grid_depth",
+        "output",
+        "condition",
+        "condition_gain",
+        "condition_dropout",
+        "dropout_by_component",
+        "timesteps",
+        "pixel_timesteps",
+        "pixel_weight",
+        "control_loss",
+        "control_weight",
+        "control_difference",
+        "control_pairs",
+        "grid_smoothness",
+        "tau",
+        "published_gradient",
+        "head_learning_rate",
+        "weight_decay",
+        "validation_steps",
+        "validation_last_timestep",
+        "autoencoder",
+    }
+)
+"""Of `train`, what no peer reads: the network, losses, sampler and weight decay of ours. Another value of these trains
+no peer again."""
 
 
 @dataclass(frozen=True)
@@ -76,11 +111,14 @@ class Run:
         p, corpus = self.params, self.params.corpus(self.dataset).model_dump(mode="json")
         one = p.compare.expert if self.arm.experts == "one" else None
         arm = {"network": self.arm.network, "experts": self.arm.experts, "expert": one}
+        train = _plain(p.train)
+        if self.arm.network != "diffretouch":
+            train = {key: value for key, value in train.items() if key not in NOT_OF_PEERS}
         read: dict[str, Any] = {
-            "train": {"train": p.train, "corpus": corpus, "arm": arm},
+            "train": {"train": train, "corpus": corpus, "arm": arm},
             "sample": {"sample": p.sample},
             "evaluate": {"evaluate": p.evaluate},
-            "probe": {"draws": p.compare.draws, "drawn": p.compare.drawn, "sample": p.sample},
+            "probe": {"best_of": p.compare.best_of, "draws": p.compare.draws, "sample": p.sample},
         }
         out = {}
         for step in self.steps:

@@ -95,7 +95,7 @@ def _measure(scene: Scene, pipe: RetouchPipeline | None, settings: Attributes) -
 def _best_of(
     scene: Scene, pipe: RetouchPipeline | None, params: Params, dataset: str, settings: Attributes
 ) -> list[tuple[str, str, float]]:
-    asked, count = draws(dataset, scene.photo_id, params.sample, params.compare.drawn), params.compare.draws
+    asked, count = draws(dataset, scene.photo_id, params.sample, params.compare.draws), params.compare.best_of
     made: Iterable[Picture]
     if pipe is None:
         # some at a time: all of them, at the photo's own size, may take gigabytes

@@ -41,7 +41,7 @@ def verdict(numbers: Numbers, settings: Compare, control_loss: str) -> list[Line
     best = numbers.parts(arm, f"psnr_best_of_minus_{BEST}", lambda part: part != "all")
     if best:
         found = ", ".join(f"{part.removeprefix('expert_').upper()} {_span(by)}" for part, by in best.items()) + " dB"
-        target = f"best of {settings.draws} random c nearer to each expert than the best pooled peer so adjusted"
+        target = f"best of {settings.best_of} random c nearer to each expert than the best pooled peer so adjusted"
         lines.append(Line(target, found, all(by.mean > 0 for by in best.values())))
     return lines
 

@@ -42,11 +42,11 @@ class Compare(Section):
     """The arm that the page's verdict is about."""
     expert: str
     """Letter of the expert that arms with `experts: one` learn, and that pictures show."""
-    draws: Positive
+    best_of: Positive
     """N of best of N: of so many random c, and random adjustments of a peer's result, the best counts."""
-    drawn: Positive
-    """Random c that are tried, `draws` at least: best of N is its mean over every choice of N of them, which depends
-    less on luck the more are tried; photos times `drawn` pictures are made."""
+    draws: Positive
+    """Random c that are tried, `best_of` at least: best of N is its mean over every choice of N of them, which depends
+    less on luck the more are tried; photos times `draws` pictures are made."""
     slider: Literal["colorfulness", "brightness", "contrast", "temperature"]
     """The slider that the pictures move."""
     photos: Positive
@@ -54,9 +54,9 @@ class Compare(Section):
     arms: dict[ArmName, Arm]
 
     @model_validator(mode="after")
-    def _drawn(self) -> Compare:
-        if self.drawn < self.draws:
-            raise ValueError(f"drawn {self.drawn} is less than draws {self.draws}: best of N needs N at least")
+    def _enough(self) -> Compare:
+        if self.draws < self.best_of:
+            raise ValueError(f"draws {self.draws} is less than best_of {self.best_of}: best of N needs N at least")
         return self
 
     @model_validator(mode="after")
