@@ -36,7 +36,7 @@ def test_measuring_some_choices_leaves_the_others_and_the_tables(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = {"of": "these settings", "scenes": ["1", "2"], "psnr": [20.0, 21.0], "slope": [[0.5] * 4] * 2}
-    other = {"choice": "beta 5", "seed": 0} | found
+    other = {"choice": "beta 20", "seed": 0} | found
     kept, out, real = tmp_path / "choices.json", tmp_path / "choices.csv", subprocess.run
     kept.write_text(json.dumps([other]))
 
@@ -50,8 +50,8 @@ def test_measuring_some_choices_leaves_the_others_and_the_tables(
     monkeypatch.setattr(choices, "OUT", out)
     monkeypatch.setattr(choices, "current", lambda _before, _seeds: {})
     monkeypatch.setattr(subprocess, "run", run)
-    monkeypatch.setattr(sys, "argv", ["choices", "lambda 1", "--seeds", "0"])
+    monkeypatch.setattr(sys, "argv", ["choices", "lambda .5", "--seeds", "0"])
     choices.main()
     now = {(one["choice"], one["seed"]): one for one in json.loads(kept.read_text())}
-    assert now.keys() == {("beta 5", 0), ("in use", 0), ("lambda 1", 0)} and now["beta 5", 0] == other
-    assert not out.exists() and "| lambda 1 | 1 | 20.50 |" in capsys.readouterr().out
+    assert now.keys() == {("beta 20", 0), ("in use", 0), ("lambda .5", 0)} and now["beta 20", 0] == other
+    assert not out.exists() and "| lambda .5 | 1 | 20.50 |" in capsys.readouterr().out

@@ -77,7 +77,7 @@ def _control(numbers: Numbers, settings: Compare, control_loss: str) -> list[Lin
         found = f"{talk.mean:.3f} [{talk.low:.3f}, {talk.high:.3f}]"
         lines.append(Line(f"{target}, on average over pairs", found, talk.mean < CROSS_TALK))
         most = pairs[worst]
-        found = f"{worst} {most.mean:.2f} [{most.low:.2f}, {most.high:.2f}]"
+        found = f"{worst} {most.mean:.3f} [{most.low:.3f}, {most.high:.3f}]"
         lines.append(Line(f"{target}, the worst pair", found, most.mean < CROSS_TALK))
     return lines
 
