@@ -225,7 +225,7 @@ def test_what_a_peer_does_not_read_changes_none_of_its_weights(compared: Path, t
         "validation_steps": 7,
         "validation_last_timestep": 20,
     }
-    other |= {name: before[name] / 2 + 0.1 for name in NOT_OF_PEERS - other.keys()}
+    other |= {name: before[name] / 3 + 0.1 for name in NOT_OF_PEERS - other.keys()}
     assert other.keys() == NOT_OF_PEERS and all(other[name] != before[name] for name in other)
     tree = run.params.model_dump(mode="json")
     tree["train"] |= other

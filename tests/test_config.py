@@ -92,7 +92,7 @@ def test_a_mistyped_key_is_answered_with_both_names(tmp_path: Path, old: str, ne
         ("  confidence: 0.95", "  confidence: high", "evaluate.confidence"),
         ("    source: null", "    source: some/vae", "sha256"),
         ("  attention: [", "  attention: [true, ", "levels"),
-        ("  network_size: 256", "  network_size: 250", "multiple of 64"),
+        ("  network_size: 128", "  network_size: 120", "multiple of 64"),
         ("\n  norm_groups: 8", "\n  norm_groups: 7", "train: .*norm_groups 7"),
         ("\n    norm_groups: 8", "\n    norm_groups: 7", "train.autoencoder: .*norm_groups 7"),
         ("    init: random", "    init: shrink", "train.autoencoder: .*shrink needs norm_groups 1 .* not 8"),
@@ -156,7 +156,7 @@ def test_every_fault_is_told_at_once(tmp_path: Path) -> None:
 
 def test_numbers_that_yaml_reads_as_text_are_numbers(tmp_path: Path) -> None:
     # YAML 1.1 takes 1e-4 for a string
-    assert load(edited(tmp_path, "  weight_decay: 0.01", "  weight_decay: 1e-4")).train.weight_decay == 0.0001
+    assert load(edited(tmp_path, "  weight_decay: 0.3", "  weight_decay: 1e-4")).train.weight_decay == 0.0001
 
 
 def test_broken_yaml_and_an_absent_file_are_said_so(tmp_path: Path) -> None:
@@ -190,7 +190,7 @@ def test_our_control_loss_needs_the_scheme_it_asks_in(tmp_path: Path, scheme: st
         assert load(path).attributes.scheme == scheme
     path.write_text(
         text.replace("  control_loss: ours", "  control_loss: none").replace(
-            "experts: all, train: {steps: 1200}", "experts: all, train: {steps: 1200, control_loss: ours}"
+            "experts: all, train: {steps: 2800}", "experts: all, train: {steps: 2800, control_loss: ours}"
         )
     )
     with pytest.raises(ConfigError, match=f"compare.arms.full does not fit: .*{said}"):

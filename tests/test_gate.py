@@ -445,7 +445,7 @@ def test_costs_are_measured_on_a_real_model(trees, tmp_path) -> None:
     verdict = judge(params(costs=ceilings), DATASET, model, trees["champion"], tmp_path / "out")
     assert verdict.decision == "keep" and [reason.rule for reason in verdict.broken] == ["cost: memory"]
     assert told(verdict, "cost: speed").passed
-    assert re.fullmatch(r"\d+\.\d\d s a photo on 2 CPU threads", told(verdict, "cost: speed").found)
+    assert re.fullmatch(r"\d+\.\d\d s a photo on 1 CPU thread", told(verdict, "cost: speed").found)
     assert 0.1 < float(told(verdict, "cost: memory").found.split()[0]) < 8
 
 

@@ -197,7 +197,7 @@ def test_a_fresh_commit_is_up_to_date_and_leaves_no_ignore_files(copy: Path) -> 
         ("  repeats: 3", "  repeats: 2", instances("study")),
         ("  jpeg_quality: 88", "  jpeg_quality: 90", {"report"}),
         ("  processes: 1", "  processes: 2", instances("train")),
-        ("  threads: 2", "  threads: 1", set()),
+        ("  threads: 1", "  threads: 2", set()),
         ("  workers: 2", "  workers: 1", set()),
         ("test_from: 4501", "test_from: 4001", {f"{stage}@fivek" for stage in STAGES if stage != "report"}),
         (

@@ -98,7 +98,11 @@ def _run(job: _Job, _: Reserve) -> Cost:
             took.append(time.perf_counter() - start)
     except torch.OutOfMemoryError as error:
         raise UserError(f"{job.model} cannot be run here to measure gate.costs: {error}") from error
-    where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{job.threads} CPU threads"
+    where = (
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"{job.threads} CPU thread{'s' if job.threads > 1 else ''}"
+    )
     return Cost(median(took[1:]), _peak(device) / 2**30, where)  # the first warms up
 
 
