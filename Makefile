@@ -20,7 +20,7 @@ repro: $(VENV) ## the whole chain from RAW photos to reports/index.html; what is
 	@if [ -f data.dvc ] && dvc status data.dvc | grep -q "modified:"; then \
 	  echo "NOTE: data/ is not the corpus that data.dvc names; dvc repro takes it as new and writes its checksum to data.dvc."; \
 	  echo "      To go back to the committed demo corpora: git checkout data.dvc, move data/ away, make repro."; fi
-	@echo "dvc repro: the first time about 25 minutes on 2 cores, a second time some seconds"
+	@echo "dvc repro: the first time about 20 minutes on 2 cores, a second time some seconds"
 	@dvc repro
 	@diffretouch summary
 
