@@ -197,7 +197,7 @@ def test_a_peer_of_one_expert_is_measured_without_draws(
 
 
 def test_what_a_peer_does_not_read_changes_none_of_its_weights(compared: Path, tmp_path: Path) -> None:
-    model = compared / ARMS / "full-0/work/train/fivek/model"
+    model = compared / ARMS / "full-0" / "work/train/fivek/model"
     unet, vae = (
         hashlib.sha256((model / part / "diffusion_pytorch_model.safetensors").read_bytes()).hexdigest()
         for part in ("unet", "vae")
