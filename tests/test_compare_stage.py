@@ -196,7 +196,10 @@ def test_a_peer_of_one_expert_is_measured_without_draws(
     pd.testing.assert_frame_equal(pooled[pooled["metric"].isin(alone["metric"])].reset_index(drop=True), alone)
 
 
-def test_what_a_peer_does_not_read_changes_none_of_its_weights(compared: Path, tmp_path: Path) -> None:
+def test_what_a_peer_does_not_read_changes_none_of_its_weights(
+    compared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(compared)
     model = compared / ARMS / "full-0" / "work/train/fivek/model"
     unet, vae = (
         hashlib.sha256((model / part / "diffusion_pytorch_model.safetensors").read_bytes()).hexdigest()
