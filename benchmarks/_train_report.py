@@ -42,8 +42,9 @@ def report(results: dict[str, Any]) -> str:
 def beside(fact: dict[str, Any]) -> str:
     """The facts of a part in one line."""
     versions = ", ".join(f"{name} {number}" for name, number in fact["versions"].items())
+    threads = f"{fact['threads']} thread{'s' if fact['threads'] > 1 else ''}"
     return (
-        f"{fact['date']}, {fact['device']}, {fact['threads']} threads, {versions}; {fact['parameters']:,} parameters, "
+        f"{fact['date']}, {fact['device']}, {threads}, {versions}; {fact['parameters']:,} parameters, "
         f"{fact['network_size']} x {fact['network_size']}, L_cl {fact['control_loss']}, {fact['precision']}, "
         f"{fact['batch']} ground truths a step of {fact['model GFLOP a ground truth']:,} model GFLOP each; load "
         f"average {fact['load average before']} before, {fact['load average after']} after."
