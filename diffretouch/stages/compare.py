@@ -25,7 +25,7 @@ def run(params: Params, dataset: str) -> None:
     """Every arm that is not done with every seed; then the tables, compare.csv, compare.png and compare.html.
 
     Stopped, the same command goes on. On a GPU one arm runs at a time, else `runtime.workers` of them, with
-    `runtime.threads` shared among them.
+    `runtime.threads` shared among them, one each at least.
     """
     card = json.loads(require(stage_dir("decode", dataset) / "corpus.json", f"dvc repro decode@{dataset}").read_text())
     arms = trained(params, dataset)
