@@ -24,8 +24,9 @@ repro: $(VENV) ## the whole chain from RAW photos to reports/index.html; what is
 	@dvc repro
 	@diffretouch summary
 
-test: $(VENV) ## the whole test suite (about 15 minutes on 2 cores)
-	@python -m pytest -n 2 --dist loadgroup $(ARGS)
+# a file's tests by one worker: what they share, whole chains among it, is made once
+test: $(VENV) ## the whole test suite (about 14 minutes on 2 cores)
+	@python -m pytest -n 2 --dist loadfile $(ARGS)
 
 lint: $(VENV) ## ruff, formatting, types and the floors between modules
 	ruff check .

@@ -1,4 +1,4 @@
-"""What runs only when asked for and where, and fixtures of all tests of flows, which import late what they need."""
+"""What runs only when asked for, and fixtures of all tests of flows, which import late what they need."""
 
 from __future__ import annotations
 
@@ -12,15 +12,11 @@ ALONE = "DIFFRETOUCH_ALONE"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests marked `alone` are skipped without ALONE in the environment; a file's tests share one worker.
-
-    Two workers that share a file's tests would both build its fixtures, whole chains among them.
-    """
-    for item in items:
-        if ALONE not in os.environ and item.get_closest_marker("alone"):
-            item.add_marker(pytest.mark.skip(reason=f"minutes alone on a machine: {ALONE}=1"))
-        if not item.get_closest_marker("xdist_group"):
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    """Tests marked `alone` are skipped without ALONE in the environment."""
+    if ALONE not in os.environ:
+        for item in items:
+            if item.get_closest_marker("alone"):
+                item.add_marker(pytest.mark.skip(reason=f"minutes alone on a machine: {ALONE}=1"))
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,7 @@ from tests.real_worker import ask, deploy, prefect, started, state_of
 from tests.small_project import dvc, outputs, until, write_params, write_project
 
 assert flows
-pytestmark = [pytest.mark.xdist_group("prefect"), pytest.mark.slow]
+pytestmark = pytest.mark.slow
 AUTOMATIONS = ROOT / "flows/automations.yaml"
 CORES, GPU = f"cpu:{socket.gethostname()}", f"gpu:{socket.gethostname()}"
 HOSTILE = "a; touch owned; $(touch owned) `touch owned`"

@@ -37,7 +37,6 @@ BEACON = Path("shared/.dask")
 CODE = ["executors.py", "processes.py", "worker.py"]
 
 # one cluster serves them all, so they stay on one worker of pytest
-pytestmark = pytest.mark.xdist_group("dask")
 
 
 def until(condition: Callable[[], bool]) -> None:

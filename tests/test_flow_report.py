@@ -16,7 +16,7 @@ from tests import model_project
 from tests.model_project import dvc, run, set_steps
 from tests.small_project import until
 
-pytestmark = [pytest.mark.xdist_group("prefect"), pytest.mark.usefixtures("sigterm")]
+pytestmark = pytest.mark.usefixtures("sigterm")
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ from tests.small_project import dvc, until
 from tests.test_sample import build, settings
 
 assert flows
-pytestmark = [pytest.mark.xdist_group("prefect"), pytest.mark.slow]
+pytestmark = pytest.mark.slow
 STAGE = "sample@fivek"
 DVC_YAML = """
 stages:

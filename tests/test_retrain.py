@@ -28,7 +28,6 @@ from tests.model_project import ROOT, add_photo, dvc, run, set_steps
 from tests.small_project import until
 
 # one server serves them all, so they stay on one worker
-pytestmark = pytest.mark.xdist_group("prefect")
 HOSTILE = "a0009-$(touch hacked); 'x' `touch hacked`"
 
 CRASH = """

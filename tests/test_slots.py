@@ -28,7 +28,6 @@ from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, tempor
 from flows.dvc_process import Stopped
 from tests.small_project import until
 
-pytestmark = pytest.mark.xdist_group("prefect")
 CORES = f"cpu:{socket.gethostname()}"
 WANTED = {"gpu:0": 1, "cpu:here": 2}
 HOLD = """
