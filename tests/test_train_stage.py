@@ -245,6 +245,24 @@ def test_asked_to_stop_before_it_learns_it_leaves_as_later(start: Path, tmp_path
     assert again.returncode == 0 and not parts.exists(), again.stderr
 
 
+def test_asked_to_stop_while_a_library_catches_everything_it_is_asked_again() -> None:
+    code = """
+import os, signal, time
+from diffretouch.cli import chain
+
+signal.signal(signal.SIGTERM, chain._leave)
+chain.ASK_AGAIN_S = 0.2
+try:
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(60)
+except BaseException:
+    pass
+time.sleep(60)
+"""
+    ended = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, timeout=50)
+    assert ended.returncode == 143, ended.stderr
+
+
 def test_asked_to_stop_when_all_is_done_it_ends_as_done(start: Path, tmp_path: Path) -> None:
     """As the interpreter is taken down, where signals have no handler any more: DVC would train again from nothing."""
     root = copy(start, tmp_path)
