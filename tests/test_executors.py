@@ -36,8 +36,6 @@ ROOT = Path(__file__).resolve().parent.parent
 BEACON = Path("shared/.dask")
 CODE = ["executors.py", "processes.py", "worker.py"]
 
-# one cluster serves them all, so they stay on one worker of pytest
-
 
 def until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 60

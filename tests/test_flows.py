@@ -25,8 +25,6 @@ from tests.small_project import STAGES, calls, dvc, until, write_params, write_p
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# one server serves them all, so they stay on one worker
-
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:

@@ -27,7 +27,6 @@ from tests import model_project, tiny_project
 from tests.model_project import ROOT, add_photo, dvc, run, set_steps
 from tests.small_project import until
 
-# one server serves them all, so they stay on one worker
 HOSTILE = "a0009-$(touch hacked); 'x' `touch hacked`"
 
 CRASH = """

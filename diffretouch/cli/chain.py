@@ -74,6 +74,7 @@ STAGES = {
 
 
 ASK_AGAIN_S = 5.0
+"""After a SIGTERM that did not end the process."""
 
 Dataset = Annotated[str, typer.Argument(help="One of params.yaml's: fivek or ppr10k.")]
 
