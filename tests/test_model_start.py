@@ -273,7 +273,7 @@ def test_an_earlier_model_goes_on_as_it_is(tmp_path: Path) -> None:
     earlier = new_pipeline(train, vae, "fixed_small", seed=1)
     torch.nn.init.normal_(earlier.grid_head.layers[-1].weight, generator=generator("earlier"))
     earlier.register_modules(guide=Guide(input_range="symmetric"))
-    earlier.register_to_config(num_inference_steps=17)
+    earlier.register_to_config(num_inference_steps=17, slider_mixing=[[2.0] * 4] * 4)
     earlier.save_pretrained(tmp_path)
     taken = {
         "start": {"source": str(tmp_path), "sha256": sha256(tmp_path / "unet" / WEIGHTS)},
@@ -288,6 +288,7 @@ def test_an_earlier_model_goes_on_as_it_is(tmp_path: Path) -> None:
         assert before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before)
     assert pipe.guide.symmetric and pipe.vae is found
     assert pipe.config.num_inference_steps == train.validation_steps
+    assert pipe.config.slider_mixing is None  # c is learned as it is, and mixed anew after training
     assert pipe.scheduler.config.variance_type == "fixed_large"
     unet, heads = parameter_groups(pipe, going_on)
     assert len(heads["params"]) == 13

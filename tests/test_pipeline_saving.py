@@ -44,6 +44,7 @@ ODD = {
     "highest_timestep": 980,
     "num_inference_steps": 2,
     "last_timestep": 750,
+    "slider_mixing": [[1.2, -0.3, 0.0, 0.1], [0.0, 1.0, 0.0, 0.0], [0.0, 0.2, 1.5, 0.0], [0.1, 0.0, 0.0, 0.9]],
     "condition_signs": [1.0, -1.0, 1.0, -1.0],
     "photo_range": "symmetric",
     "network_resize": "nearest",
@@ -167,7 +168,9 @@ def test_a_model_saved_before_the_switches_loads_as_it_was(parts: dict[str, Any]
     old = make({**parts, "guide": Guide()})
     old.save_pretrained(tmp_path)
     for file, keys in {
-        "model_index.json": ("condition_signs", "photo_range", "network_resize", "output", "origin"),
+        "model_index.json": (
+            *("slider_mixing", "condition_signs", "photo_range", "network_resize", "output", "origin"),
+        ),
         "grid_head/config.json": ("last_relu",),
     }.items():
         tree = json.loads((tmp_path / file).read_text())
@@ -205,6 +208,18 @@ def test_signs_turn_sliders_round(parts: dict[str, Any]) -> None:
     assert not torch.equal(ours, plain(photos(), c, generator=generator("n")).grids)
 
 
+def test_sliders_are_mixed_row_by_row(parts: dict[str, Any]) -> None:
+    """c, a row, times the matrix."""
+    mixing = [[1.2, -0.3, 0.0, 0.1], [0.0, 1.0, 0.0, 0.0], [0.0, 0.2, 1.5, 0.0], [0.1, 0.0, 0.0, 0.9]]
+    plain, mixed = make(parts, num_inference_steps=1), make(parts, num_inference_steps=1, slider_mixing=mixing)
+    c = condition()
+    ours = mixed(photos(), c, generator=generator("n")).grids
+    theirs = plain(photos(), c @ torch.tensor(mixing), generator=generator("n")).grids
+    torch.testing.assert_close(ours, theirs)
+    turned = plain(photos(), c @ torch.tensor(mixing).T, generator=generator("n")).grids
+    assert (ours - turned).abs().max() > 100 * (ours - theirs).abs().max()
+
+
 def test_a_symmetric_photo_is_mapped_there_and_back(parts: dict[str, Any]) -> None:
     pipe, photo = make(parts, photo_range="symmetric"), photos()
     # twice R in [-1,1], plus .1: 2 (2 x - 1) + .1 -> back to [0,1]
@@ -229,6 +244,7 @@ def test_nearest_takes_pixels_of_the_square_photo(parts: dict[str, Any]) -> None
         ({"network_resize": "area"}, "network_resize is one of .*, got 'area'"),
         ({"condition_signs": [1, 1, -1]}, "four of 1 and -1"),
         ({"condition_signs": [1, 1, 1, 2]}, "four of 1 and -1"),
+        ({"slider_mixing": [[1.0] * 4] * 3}, "slider_mixing is 4 x 4"),
         ({"origin": {"notes": float("nan")}}, "JSON"),
     ],
 )
@@ -266,6 +282,7 @@ def test_the_card_tells_everything_and_only_what_is_known(parts: dict[str, Any],
         "| contrast | 0.0019 | 0.05 |",
         "| temperature | 31.5 | 5 |",
         "64 x 64 pixels",
+        "c x [1.2 -0.3 0 0.1; 0 1 0 0; 0 0.2 1.5 0; 0.1 0 0 0.9], which untangles the sliders; then c is multiplied",
         "multiplied by 40, -40, 40, -40",
         "in [-1,1]; the guide reads it in [-1,1]",
         "2 U-Net calls, evenly spaced from timestep 999 to 750, posterior variance `fixed_large`",
@@ -277,7 +294,7 @@ def test_the_card_tells_everything_and_only_what_is_known(parts: dict[str, Any],
     assert f"| in all | {sum(counts.values()):,} |" in text and f"| U-Net | {counts['unet']:,} |" in text
     bare = card(parts, tmp_path / "bare")
     assert "license: unknown" in bare and bare.rstrip().endswith("Not recorded.")
-    assert "retouchers" not in bare and "None" not in bare and "| attribute |" not in bare
+    assert "untangles" not in bare and "retouchers" not in bare and "None" not in bare and "| attribute |" not in bare
     real = card(parts, tmp_path / "real", origin={**ORIGIN, "provenance": "real"})
     assert "the work of real retouchers" in real and "simulated" not in real
 

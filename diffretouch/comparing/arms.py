@@ -66,6 +66,8 @@ NOT_OF_PEERS = frozenset(
         "weight_decay",
         "validation_steps",
         "validation_last_timestep",
+        "slider_photos",
+        "slider_reach",
         "autoencoder",
     }
 )

@@ -91,6 +91,7 @@ def new_pipeline(train: Train, autoencoder: AutoencoderKL, variance: str, seed: 
         "num_inference_steps": train.validation_steps,
         "last_timestep": train.validation_last_timestep,
         "output": train.output,
+        "slider_mixing": None,
     }
     folder = start_folder(train)
     if folder is not None and holds_pipeline(folder):

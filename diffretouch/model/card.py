@@ -88,7 +88,7 @@ write_png8(Path("retouched.png"), out.images[0].permute(1, 2, 0).numpy())
 - Photos and results: sRGB in [0,1], (3, height, width) of any size; results are clamped.
 - Condition c, four numbers in this order: {attributes}. Larger is more colourful,
   brighter, of more contrast, warmer; [-1,1] is the experts' range, 0 its middle; beyond it results drift off.{scheme}
-- Inside: c is multiplied by {factors} and enters as one token of width 4. The network sees the photo at
+- Inside: {mixing}c is multiplied by {factors} and enters as one token of width 4. The network sees the photo at
   {side} x {side}, its aspect ratio ignored, as RGB in [-1,1] ({resize}). The grid, 12 x {depth} x {cells} x {cells}, is
   applied to the photo in {photo_range}; the guide reads it in {guide_range}.
 {scales}
@@ -143,6 +143,8 @@ def _facts(pipe: DiffusionPipeline, origin: Origin) -> dict[str, Any]:
     config = pipe.config
     scales = origin.get("attributes")
     side = pipe.unet.config.sample_size
+    mixing = config["slider_mixing"]
+    rows = "; ".join(" ".join(f"{value:g}" for value in row) for row in mixing or [])
     factors = [config["condition_gain"] * sign for sign in config["condition_signs"]]
     ranges = {"unit": "[0,1]", "symmetric": "[-1,1]"}
     return {
@@ -150,6 +152,7 @@ def _facts(pipe: DiffusionPipeline, origin: Origin) -> dict[str, Any]:
         "ablation": ABLATION if config["output"] == "autoencoder" else "",
         "attributes": ", ".join(ATTRIBUTES),
         "scheme": f" Scheme: `{scales['scheme']}`." if scales else "",
+        "mixing": f"c, a row, first becomes c x [{rows}], which untangles the sliders; then " if mixing else "",
         "factors": f"{factors[0]:g}" if len(set(factors)) == 1 else ", ".join(f"{factor:g}" for factor in factors),
         "side": side,
         "resize": config["network_resize"],

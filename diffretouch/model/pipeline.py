@@ -51,6 +51,8 @@ class RetouchPipeline(DiffusionPipeline):
         lowest_timestep, highest_timestep: where the grid was trained; the last call must lie inside.
         num_inference_steps: U-Net calls this model was validated with, the default.
         last_timestep: timestep of the last call it was validated with, the default.
+        slider_mixing: (4,4); what a user asks for is c, a row, and c times this is what enters as above; it makes each
+            slider move its own attribute alone (`training.sliders`). None: c as it was trained.
         condition_signs: c's four numbers are multiplied by these, 1 or -1 (the network learned the opposite direction).
         photo_range: of R where the grid is applied: "unit", [0,1], or "symmetric", [-1,1]. The result is in [0,1].
         network_resize: how the network sees a photo: "antialiased", or "nearest" pixels of its antialiased square of 8
@@ -77,6 +79,7 @@ class RetouchPipeline(DiffusionPipeline):
         highest_timestep: int = FIRST_TIMESTEP,
         num_inference_steps: int = 20,
         last_timestep: int = 200,
+        slider_mixing: list[list[float]] | None = None,
         condition_signs: list[float] | None = None,
         photo_range: str = "unit",
         network_resize: str = "antialiased",
@@ -90,6 +93,8 @@ class RetouchPipeline(DiffusionPipeline):
         signs = [1.0] * 4 if condition_signs is None else [float(sign) for sign in condition_signs]
         if len(signs) != 4 or {abs(sign) for sign in signs} != {1}:
             raise ValueError(f"condition_signs are four of 1 and -1, got {condition_signs!r}")
+        if slider_mixing is not None and [len(row) for row in slider_mixing] != [4] * 4:
+            raise ValueError(f"slider_mixing is 4 x 4, got {slider_mixing!r}")
         use_single_token(unet)  # here, so that a loaded model rounds as the trained one did
         self.register_modules(unet=unet, vae=vae, grid_head=grid_head, guide=guide, scheduler=scheduler)
         self.register_to_config(
@@ -98,6 +103,7 @@ class RetouchPipeline(DiffusionPipeline):
             highest_timestep=highest_timestep,
             num_inference_steps=num_inference_steps,
             last_timestep=last_timestep,
+            slider_mixing=slider_mixing,
             condition_signs=signs,
             photo_range=photo_range,
             network_resize=network_resize,
@@ -192,7 +198,8 @@ class RetouchPipeline(DiffusionPipeline):
             raise ValueError(f"condition must be ({len(photos)}, 4) for {len(photos)} photos: {tuple(condition.shape)}")
         # on the CPU: a GPU's antialiased reduction fails for large photos, for want of shared memory
         seen = torch.cat([self.network_input(photo[None].cpu()) for photo in photos]).to(self.device)
-        grids, z0 = self.denoise(seen, condition.to(self.device), calls, last, generator)
+        told = _mixed(condition, self.config.slider_mixing).to(self.device)
+        grids, z0 = self.denoise(seen, told, calls, last, generator)
         if self.config.output == "autoencoder":
             images = [
                 _at_size(made[None], photo.shape[1:])[0] for made, photo in zip(self.decode(z0), photos, strict=True)
@@ -213,7 +220,7 @@ class RetouchPipeline(DiffusionPipeline):
         last_timestep: int,
         generator: torch.Generator | list[torch.Generator] | None,
     ) -> tuple[Tensor, Tensor]:
-        """Ancestral DDPM sampling (Ho 2020): `network_input` photos, c -> the last call's grids and Z_0."""
+        """Ancestral DDPM sampling (Ho 2020): `network_input` photos, c as trained -> the last call's grids and Z_0."""
         shape = (len(seen), 4, self.latent_size, self.latent_size)
         latent = starting_noise(shape, generator, seen)
         self.scheduler.set_timesteps(timesteps=timesteps(num_inference_steps, last_timestep), device=seen.device)
@@ -231,6 +238,16 @@ class RetouchPipeline(DiffusionPipeline):
         """The autoencoder's pictures of latents: (N,4,h,h) -> (N,3,8h,8h) in [0,1]."""
         decoded = self.vae.decode((z0 / self.vae.config.scaling_factor).to(self.vae.dtype)).sample
         return (decoded.to(z0.dtype) / 2 + 0.5).clamp(0, 1)
+
+
+def _mixed(condition: Tensor, mixing: list[list[float]] | None) -> Tensor:
+    """(N,4) times (4,4), row by row: a photo's c rounds alike in every batch."""
+    if mixing is None:
+        return condition
+    told = torch.zeros_like(condition)
+    for c, row in zip(condition.unbind(1), condition.new_tensor(mixing), strict=True):
+        told = told + c[:, None] * row
+    return told
 
 
 def _at_size(photo: Tensor, size: tuple[int, ...]) -> Tensor:

@@ -29,6 +29,7 @@ from diffretouch.training.diffusion import DiffRetouchObjective, Networks, pipel
 from diffretouch.training.loop import fit
 from diffretouch.training.prepare import Prepared, open_prepared, prepare
 from diffretouch.training.resume import States
+from diffretouch.training.sliders import mix_sliders
 from diffretouch.training.validation import Validation
 
 HISTORY = "history.jsonl"
@@ -79,6 +80,7 @@ def run(params: Params, dataset: str) -> None:
             on_point=draw or (lambda _point: None),
         )
     if accelerator.is_main_process:
+        mix_sliders(pipe, data, prepared.noticeable(data), settings)
         _write(new_dir(stage_dir("train", dataset)), pipe, states.folder)
         states.clear()
     accelerator.end_training()

@@ -61,31 +61,50 @@ class Validation:
         """
         data = self.data
         photos, results = unit(data.photos), unit(data.results)
-        ends = torch.cat([torch.eye(4), -torch.eye(4)])
         at_ease = torch.zeros(min(SHOWN, len(data)), 1, 4)
-        own = self._retouch(pipe, photos, data.conditions, "expert", stopping)
-        neutral = self._retouch(pipe, photos[:SHOWN], at_ease, "expert", stopping)
-        moved = self._retouch(pipe, photos, ends.expand(len(data), -1, -1), "axis", stopping)
-        s = scores(moved.flatten(0, 1), photos.shape[2]).unflatten(0, (len(data), 2, 4))
-        slope = (s[:, 0] - s[:, 1]).diagonal(dim1=1, dim2=2) / (2 * data.half)
+        own = _retouched(pipe, photos, data.conditions, self.seed, "expert", stopping)
+        neutral = _retouched(pipe, photos[:SHOWN], at_ease, self.seed, "expert", stopping)
+        moved = responses(pipe, photos, data.half, self.noticeable, self.seed, stopping)
         shown = zip(photos[:SHOWN], results[:SHOWN], neutral, own[:SHOWN], strict=True)
         return Validated(
             psnr=-10 * (own - results).square().mean((2, 3, 4)).clamp(min=1e-10).log10(),
-            slope=torch.where(self.noticeable, slope, torch.nan),
+            slope=moved.diagonal(dim1=1, dim2=2),
             sheet=torch.cat([row for photo in shown for row in _rows(*photo)], dim=1),
         )
 
-    def _retouch(
-        self, pipe: RetouchPipeline, photos: Tensor, c: Tensor, what: str, stopping: Callable[[], bool]
-    ) -> Tensor:
-        """(V,3,S,S), (V,M,4) -> (V,M,3,S,S), photo by photo; the same noise for every c of a photo."""
-        made = []
-        for i, (photo, of_photo) in enumerate(zip(photos, c, strict=True)):
-            if stopping():
-                raise CutShort
-            draws = [generator(self.seed, what, i) for _ in of_photo]
-            made.append(torch.stack(pipe([photo] * len(draws), of_photo, generator=draws).images).cpu())
-        return torch.stack(made)
+
+def responses(
+    pipe: RetouchPipeline,
+    photos: Tensor,
+    half: Tensor,
+    noticeable: Tensor,
+    seed: int,
+    stopping: Callable[[], bool] = lambda: False,
+) -> Tensor:
+    """How far each slider moves each attribute: (V,4 sliders,4 attributes), 1 as far as c asks of its own.
+
+    From photos (V,3,S,S) in [0,1], half-ranges (V,4) and whether experts differ (V,4): half of what the scores differ
+    between c_i = 1 and c_i = -1, all else 0 and the same noise, in the photo's half-ranges; NaN where its experts agree
+    on either attribute. Raises CutShort when `stopping`, asked before each photo, says so.
+    """
+    ends = torch.cat([torch.eye(4), -torch.eye(4)])
+    moved = _retouched(pipe, photos, ends.expand(len(photos), -1, -1), seed, "axis", stopping)
+    s = scores(moved.flatten(0, 1), photos.shape[2]).unflatten(0, (len(photos), 2, 4))
+    found = (s[:, 0] - s[:, 1]) / (2 * half)[:, None]
+    return torch.where(noticeable[:, None] & noticeable[:, :, None], found, torch.nan)
+
+
+def _retouched(
+    pipe: RetouchPipeline, photos: Tensor, c: Tensor, seed: int, what: str, stopping: Callable[[], bool]
+) -> Tensor:
+    """(V,3,S,S), (V,M,4) -> (V,M,3,S,S), photo by photo; the same noise for every c of a photo."""
+    made = []
+    for i, (photo, of_photo) in enumerate(zip(photos, c, strict=True)):
+        if stopping():
+            raise CutShort
+        draws = [generator(seed, what, i) for _ in of_photo]
+        made.append(torch.stack(pipe([photo] * len(draws), of_photo, generator=draws).images).cpu())
+    return torch.stack(made)
 
 
 def _rows(photo: Tensor, results: Tensor, neutral: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:

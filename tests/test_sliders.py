@@ -1,0 +1,138 @@
+"""Sliders of a trained model: what they move by hand, and what untangles them."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from diffretouch.attributes import scores
+from diffretouch.model import RetouchPipeline
+from diffretouch.model.build import new_autoencoder, new_pipeline
+from diffretouch.seeds import generator
+from diffretouch.training.data import NAMES, GroundTruths, unit
+from diffretouch.training.sliders import mix_sliders, settled
+from diffretouch.training.validation import responses
+from tests.test_model import tiny_train
+from tests.test_training import ground_truths
+
+MOVED = torch.tensor(
+    [[0.7, 0.14, 0.08, -0.03], [0.09, 1.0, -0.03, 0.01], [0.08, -0.03, 0.8, 0.05], [0.06, -0.13, -0.04, 0.9]]
+)
+"""Four sliders with what they move, much like a trained model's."""
+
+
+def pipeline(gain: float = 1.0) -> RetouchPipeline:
+    """Away from the identity, so that c shows; blind with a gain of 0."""
+    train = tiny_train()
+    pipe = new_pipeline(train, new_autoencoder(train.autoencoder), "fixed_small", seed=1)
+    nn.init.normal_(pipe.grid_head.layers[-1].weight, std=0.3, generator=generator("w"))
+    pipe.register_to_config(condition_gain=gain)
+    return pipe
+
+
+def by_hand(pipe: RetouchPipeline, truths: GroundTruths, photo: int, seed: int) -> Tensor:
+    """(4 sliders, 4 attributes), one picture at a time."""
+    out = torch.zeros(4, 4)
+    for slider in range(4):
+        ends = []
+        for end in (1.0, -1.0):
+            c = torch.zeros(1, 4)
+            c[0, slider] = end
+            noise = [generator(seed, "axis", photo)]
+            ends.append(scores(pipe(unit(truths.photos[photo : photo + 1]), c, generator=noise).images[0][None], 16)[0])
+        out[slider] = (ends[0] - ends[1]) / 2 / truths.half[photo]
+    return out
+
+
+def test_what_each_slider_moves_by_a_loop() -> None:
+    truths, pipe = ground_truths(), pipeline(40.0)
+    noticeable = torch.ones(3, 4, dtype=torch.bool)
+    noticeable[1, 2] = False
+    found = responses(pipe, unit(truths.photos), truths.half, noticeable, seed=5)
+    for photo in range(3):
+        expected = by_hand(pipe, truths, photo, 5)
+        if photo == 1:
+            expected[2, :], expected[:, 2] = torch.nan, torch.nan
+        torch.testing.assert_close(found[photo], expected, rtol=1e-3, atol=1e-4, equal_nan=True)
+
+
+def test_untangled_each_slider_moves_what_it_moved_of_its_own_and_nothing_else() -> None:
+    mixing = settled(MOVED)
+    assert mixing is not None
+    # c becomes c x mixing, and that moves the scores by itself x MOVED
+    torch.testing.assert_close(mixing @ MOVED, MOVED.diagonal().diag(), rtol=0, atol=1e-6)
+    torch.testing.assert_close(settled(MOVED.diagonal().diag()), torch.eye(4))
+
+
+@pytest.mark.parametrize(
+    ("slider", "row"),
+    [
+        (0, [0.2, 0.1, 0.1, 0.0]),
+        (1, [0.0, -0.8, 0.0, 0.1]),
+        (2, [0.0, 0.0, float("nan"), 0.0]),
+        (3, [-0.3, 0.3, -0.3, 0.8]),
+    ],
+    ids=["as much as its own", "the wrong way", "unknown", "together as much"],
+)
+def test_a_slider_that_hardly_works_leaves_all_as_they_are(slider: int, row: list[float]) -> None:
+    moved = MOVED.clone()
+    moved[slider] = torch.tensor(row)
+    assert settled(moved) is None
+
+
+def test_what_is_unknown_of_others_counts_as_nothing() -> None:
+    moved = MOVED.diagonal().diag()
+    moved[0, 3] = torch.nan
+    torch.testing.assert_close(settled(moved), torch.eye(4))
+
+
+def dragging(
+    _pipe: RetouchPipeline, seen: Tensor, c: Tensor, _calls: int, _last: int, _noise: object
+) -> tuple[Tensor, Tensor]:
+    """In place of a network: saturation, brightness, contrast and warmth as grids, each dragging the others along."""
+    saturation, brightness, contrast, warmth = (c * torch.tensor([0.3, 0.06, 0.3, 0.06])).unbind(1)
+    saturation, contrast = saturation - 0.9 * contrast, contrast - 0.6 * saturation
+    grey = torch.tensor([0.299, 0.587, 0.114]).expand(3, 3)
+    matrix = torch.eye(3) + saturation[:, None, None] * (torch.eye(3) - grey)
+    gains = 1 + torch.stack([contrast + warmth, contrast, contrast - warmth], 1)
+    offset = (brightness - 0.3 * contrast)[:, None, None].expand(-1, 3, 1)
+    grid = torch.cat([gains[:, :, None] * matrix, offset], 2).flatten(1)[:, :, None, None, None]
+    return grid.expand(-1, -1, 8, 2, 2), seen
+
+
+def test_sliders_that_drag_others_along_are_set_right(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(RetouchPipeline, "denoise", dragging)
+    pipe, every = pipeline(), torch.ones(3, 4, dtype=torch.bool)
+    truths = dataclasses.replace(ground_truths(), half=torch.tensor([0.05, 0.08, 0.003, 30.0]).expand(3, 4))
+    settings = tiny_train().model_copy(update={"slider_photos": 9, "slider_reach": 0.5, "views": 1})
+
+    def moved() -> Tensor:
+        return responses(pipe, unit(truths.photos), truths.half, every, settings.seed).mean(0)
+
+    before = moved()
+    mix_sliders(pipe, truths, every, settings)
+    assert "untangled, times 0.5" in capsys.readouterr().err
+    after, own = moved() / before.diagonal(), before / before.diagonal()
+    torch.testing.assert_close(after.diagonal(), torch.full((4,), 0.5), rtol=0, atol=0.02)
+    dragged = [(matrix - matrix.diagonal().diag()).abs().max() for matrix in (own / 2, after)]
+    assert dragged[1] < dragged[0] / 5
+    # of two views a photo, the first, whole one counts
+    twice = torch.tensor([0, 2, 1, 0, 2, 1])
+    views = GroundTruths(*(getattr(truths, name)[twice] for name in NAMES))
+    mixing, whole = pipe.config.slider_mixing, torch.ones(6, 4, dtype=torch.bool)
+    mix_sliders(pipe, views, whole, settings.model_copy(update={"views": 2}))
+    assert "on 3 training photos" in capsys.readouterr().err
+    torch.testing.assert_close(torch.tensor(pipe.config.slider_mixing), torch.tensor(mixing), rtol=0, atol=2e-4)
+
+
+def test_a_model_that_does_not_hear_c_or_asks_for_no_photos_is_left_as_it_is() -> None:
+    truths, every, train = ground_truths(), torch.ones(3, 4, dtype=torch.bool), tiny_train()
+    for gain, photos in ((0.0, 3), (1.0, 0)):
+        pipe = pipeline(gain)
+        mix_sliders(pipe, truths, every, train.model_copy(update={"slider_photos": photos}))
+        assert pipe.config.slider_mixing is None
