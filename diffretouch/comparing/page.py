@@ -59,6 +59,7 @@ def render(dataset: str, card: dict[str, str], params: Params, table: pd.DataFra
         dataset=dataset,
         card=card,
         settings=settings,
+        train=params.train,
         experts=experts,
         numbers=numbers,
         measures={name: known for name, known in MEASURES.items() if any(numbers.get(arm, name) for arm in words)},
