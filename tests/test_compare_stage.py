@@ -227,6 +227,7 @@ def test_what_a_peer_does_not_read_changes_none_of_its_weights(
         "published_gradient": "own",
         "validation_steps": 7,
         "validation_last_timestep": 20,
+        "slider_photos": 5,
     }
     other |= {name: before[name] / 3 + 0.1 for name in NOT_OF_PEERS - other.keys()}
     assert other.keys() == NOT_OF_PEERS and all(other[name] != before[name] for name in other)
