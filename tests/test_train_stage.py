@@ -114,6 +114,26 @@ def test_stopped_twice_it_ends_with_the_bytes_of_an_undisturbed_run(
     assert [name for name in ours if ours[name] != theirs[name]] == []
 
 
+def test_asked_to_stop_while_it_measures_the_sliders_it_ends_like_an_undisturbed_run(
+    start: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    root = copy(start, tmp_path)
+    asked = (
+        "import os, runpy, signal, sys, time; from diffretouch.stages import train; "
+        "sys.argv = ['diffretouch', 'train', 'fivek']; "
+        "train.mix_sliders = lambda *_: (os.kill(os.getpid(), signal.SIGTERM), time.sleep(60)); "
+        "runpy.run_module('diffretouch', run_name='__main__')"
+    )
+    stopped = subprocess.run([sys.executable, "-c", asked], cwd=root, capture_output=True, text=True, timeout=59)
+    assert stopped.returncode == 143, stopped.stderr
+    assert "Traceback" not in stopped.stderr
+    assert saved(root) and not (root / MODEL).exists()
+    done = subprocess.run(COMMAND, cwd=root, check=True, capture_output=True, text=True, timeout=120)
+    assert f"going on from step {STEPS}" in done.stderr
+    ours, theirs = contents(root), contents(undisturbed)
+    assert [name for name in theirs if ours.get(name) != theirs[name]] == []
+
+
 def test_what_it_leaves_can_be_used(undisturbed: Path) -> None:
     pipe = RetouchPipeline.from_pretrained(undisturbed / MODEL)
     assert sum(value.numel() for value in pipe.unet.parameters()) > 0
