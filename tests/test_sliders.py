@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from diffretouch.model import RetouchPipeline
 from diffretouch.model.build import new_autoencoder, new_pipeline
 from diffretouch.seeds import generator
 from diffretouch.training.data import NAMES, GroundTruths, unit
-from diffretouch.training.sliders import mix_sliders, settled
+from diffretouch.training.sliders import experts_correlation, mix_sliders, untangling
 from diffretouch.training.validation import responses
 from tests.test_model import tiny_train
 from tests.test_training import ground_truths
@@ -22,6 +23,8 @@ MOVED = torch.tensor(
     [[0.7, 0.14, 0.08, -0.03], [0.09, 1.0, -0.03, 0.01], [0.08, -0.03, 0.8, 0.05], [0.06, -0.13, -0.04, 0.9]]
 )
 """Four sliders with what they move, much like a trained model's."""
+UNTIED = torch.eye(4)
+"""Experts who tie no two attributes together."""
 
 
 def pipeline(gain: float = 1.0) -> RetouchPipeline:
@@ -59,12 +62,42 @@ def test_what_each_slider_moves_by_a_loop() -> None:
         torch.testing.assert_close(found[photo], expected, rtol=1e-3, atol=1e-4, equal_nan=True)
 
 
+def test_the_experts_correlation_by_hand() -> None:
+    draw = generator("experts")
+    s, mid, half = torch.rand(3, 5, 4, generator=draw), torch.rand(3, 4, generator=draw), 1 + torch.rand(3, 4)
+    noticeable = torch.ones(3, 4, dtype=torch.bool)
+    noticeable[1, 2], noticeable[:, 3] = False, False
+    found = experts_correlation(s, mid, half, noticeable)
+    for one in range(3):
+        for other in range(3):
+            photos = [v for v in range(3) if noticeable[v, one] and noticeable[v, other]]
+            columns = [
+                [float((s[v, k, i] - mid[v, i]) / half[v, i]) for v in photos for k in range(5)] for i in (one, other)
+            ]
+            assert found[one, other].item() == pytest.approx(np.corrcoef(columns)[0, 1], abs=1e-6)
+    assert found[3].isnan().all() and found[:, 3].isnan().all()
+
+
 def test_untangled_each_slider_moves_what_it_moved_of_its_own_and_nothing_else() -> None:
-    mixing = settled(MOVED)
+    mixing = untangling(MOVED, UNTIED, 1.0)
     assert mixing is not None
     # c becomes c x mixing, and that moves the scores by itself x MOVED
     torch.testing.assert_close(mixing @ MOVED, MOVED.diagonal().diag(), rtol=0, atol=1e-6)
-    torch.testing.assert_close(settled(MOVED.diagonal().diag()), torch.eye(4))
+    torch.testing.assert_close(untangling(MOVED.diagonal().diag(), UNTIED, 1.0), torch.eye(4))
+
+
+def test_sliders_may_drag_others_along_as_far_as_the_experts_tie_them_together() -> None:
+    tied = torch.full((4, 4), torch.nan)
+    tied[0] = torch.tensor([1.0, 0.6, 0.05, 0.3])
+    tied[3, 1] = -0.1
+    mixing = untangling(MOVED, tied, 1.2)
+    assert mixing is not None
+    wanted = 1.2 * MOVED.diagonal().diag()
+    wanted[0, 1] = 1.2 * 0.14  # less than theirs: as it was
+    wanted[0, 2] = 0.05  # further than theirs: as theirs
+    wanted[0, 3] = 0.0  # the other way round than theirs: not at all
+    wanted[3, 1] = -0.1
+    torch.testing.assert_close(mixing @ MOVED, wanted, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -80,13 +113,13 @@ def test_untangled_each_slider_moves_what_it_moved_of_its_own_and_nothing_else()
 def test_a_slider_that_hardly_works_leaves_all_as_they_are(slider: int, row: list[float]) -> None:
     moved = MOVED.clone()
     moved[slider] = torch.tensor(row)
-    assert settled(moved) is None
+    assert untangling(moved, UNTIED, 1.0) is None
 
 
 def test_what_is_unknown_of_others_counts_as_nothing() -> None:
     moved = MOVED.diagonal().diag()
     moved[0, 3] = torch.nan
-    torch.testing.assert_close(settled(moved), torch.eye(4))
+    torch.testing.assert_close(untangling(moved, UNTIED, 1.0), torch.eye(4))
 
 
 def dragging(
@@ -108,7 +141,10 @@ def test_sliders_that_drag_others_along_are_set_right(
 ) -> None:
     monkeypatch.setattr(RetouchPipeline, "denoise", dragging)
     pipe, every = pipeline(), torch.ones(3, 4, dtype=torch.bool)
-    truths = dataclasses.replace(ground_truths(), half=torch.tensor([0.05, 0.08, 0.003, 30.0]).expand(3, 4))
+    half = torch.tensor([0.05, 0.08, 0.003, 30.0]).expand(3, 4)
+    truths = dataclasses.replace(ground_truths(), half=half)
+    corners = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0])] * 4)  # experts who tie nothing together
+    truths = dataclasses.replace(truths, scores=truths.mid[:, None] + half[:, None] * corners)
     settings = tiny_train().model_copy(update={"slider_photos": 9, "slider_reach": 0.5, "views": 1})
 
     def moved() -> Tensor:

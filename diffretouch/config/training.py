@@ -158,8 +158,8 @@ class Train(Section):
     validation_last_timestep: Timestep
     """Timestep of their last call, and a saved model's default: must equal sample.last_timestep."""
     slider_photos: int = Field(ge=0)
-    """Training photos, evenly spread, on which a trained model's sliders are measured, to be mixed so that each moves
-    its own attribute alone (`training.sliders`); 0 leaves c as it was trained."""
+    """Training photos, evenly spread, on which a trained model's sliders are measured, to be mixed so that each drags
+    others along no further than the experts tie them together (`training.sliders`); 0 leaves c as it was trained."""
     slider_reach: float = Field(gt=0)
     """The mixed sliders move everything so many times as far as the trained ones, which fall short on other photos."""
     checkpoint_every: Positive

@@ -152,7 +152,7 @@ def _facts(pipe: DiffusionPipeline, origin: Origin) -> dict[str, Any]:
         "ablation": ABLATION if config["output"] == "autoencoder" else "",
         "attributes": ", ".join(ATTRIBUTES),
         "scheme": f" Scheme: `{scales['scheme']}`." if scales else "",
-        "mixing": f"c, a row, first becomes c x [{rows}], which untangles the sliders; then " if mixing else "",
+        "mixing": f"c, a row, first becomes c x [{rows}], which sets the sliders; then " if mixing else "",
         "factors": f"{factors[0]:g}" if len(set(factors)) == 1 else ", ".join(f"{factor:g}" for factor in factors),
         "side": side,
         "resize": config["network_resize"],

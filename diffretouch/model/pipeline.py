@@ -51,8 +51,8 @@ class RetouchPipeline(DiffusionPipeline):
         lowest_timestep, highest_timestep: where the grid was trained; the last call must lie inside.
         num_inference_steps: U-Net calls this model was validated with, the default.
         last_timestep: timestep of the last call it was validated with, the default.
-        slider_mixing: (4,4); what a user asks for is c, a row, and c times this is what enters as above; it makes each
-            slider move its own attribute alone (`training.sliders`). None: c as it was trained.
+        slider_mixing: (4,4); what a user asks for is c, a row, and c times this is what enters as above; it sets what
+            each slider moves (`training.sliders`). None: c as it was trained.
         condition_signs: c's four numbers are multiplied by these, 1 or -1 (the network learned the opposite direction).
         photo_range: of R where the grid is applied: "unit", [0,1], or "symmetric", [-1,1]. The result is in [0,1].
         network_resize: how the network sees a photo: "antialiased", or "nearest" pixels of its antialiased square of 8
@@ -110,6 +110,15 @@ class RetouchPipeline(DiffusionPipeline):
             output=output,
             origin=json.loads(json.dumps(origin or {}, allow_nan=False)),
         )
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> RetouchPipeline:
+        """A saved model from its folder or the hub; options as diffusers has them.
+
+        Raises ValueError where there is none.
+        """
+        # as words: of a Path that does not exist, diffusers fails to say so
+        return super().from_pretrained(str(pretrained_model_name_or_path), **options)
 
     def save_pretrained(self, save_directory: str | Path, **options: Any) -> None:
         """Write the model and its card into a folder, weights as safetensors; options as diffusers has them.

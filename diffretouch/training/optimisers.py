@@ -18,7 +18,7 @@ def new_optimiser(groups: list[dict[str, Any]], settings: Train) -> torch.optim.
     if find_spec("bitsandbytes") is None:
         raise ConfigError(
             "train.optimiser adamw8bit needs the package bitsandbytes, which is not installed: "
-            "`pip install bitsandbytes` on a machine with a GPU, or set it to adamw"
+            "`pip install -c constraints.txt -e '.[adamw8bit]'`, or set it to adamw"
         )
     import bitsandbytes  # type: ignore[import-not-found]
 
