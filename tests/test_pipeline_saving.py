@@ -216,6 +216,9 @@ def test_sliders_are_mixed_row_by_row(parts: dict[str, Any]) -> None:
     ours = mixed(photos(), c, generator=generator("n")).grids
     theirs = plain(photos(), c @ torch.tensor(mixing), generator=generator("n")).grids
     torch.testing.assert_close(ours, theirs)
+    whole = torch.tensor([[1, 0, 1, -1], [0, -1, 0, 1]])
+    theirs_of_whole = plain(photos(), whole.float() @ torch.tensor(mixing), generator=generator("n")).grids
+    torch.testing.assert_close(mixed(photos(), whole, generator=generator("n")).grids, theirs_of_whole)
     turned = plain(photos(), c @ torch.tensor(mixing).T, generator=generator("n")).grids
     assert (ours - turned).abs().max() > 100 * (ours - theirs).abs().max()
 

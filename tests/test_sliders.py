@@ -79,19 +79,18 @@ def test_the_experts_correlation_by_hand() -> None:
 
 
 def test_untangled_each_slider_moves_what_it_moved_of_its_own_and_nothing_else() -> None:
-    mixing = untangling(MOVED, UNTIED, 1.0)
-    assert mixing is not None
+    mixing, works = untangling(MOVED, UNTIED, 1.0)
+    assert all(works)
     # c becomes c x mixing, and that moves the scores by itself x MOVED
     torch.testing.assert_close(mixing @ MOVED, MOVED.diagonal().diag(), rtol=0, atol=1e-6)
-    torch.testing.assert_close(untangling(MOVED.diagonal().diag(), UNTIED, 1.0), torch.eye(4))
+    torch.testing.assert_close(untangling(MOVED.diagonal().diag(), UNTIED, 1.0)[0], torch.eye(4))
 
 
 def test_sliders_may_drag_others_along_as_far_as_the_experts_tie_them_together() -> None:
     tied = torch.full((4, 4), torch.nan)
     tied[0] = torch.tensor([1.0, 0.6, 0.05, 0.3])
     tied[3, 1] = -0.1
-    mixing = untangling(MOVED, tied, 1.2)
-    assert mixing is not None
+    mixing, _works = untangling(MOVED, tied, 1.2)
     wanted = 1.2 * MOVED.diagonal().diag()
     wanted[0, 1] = 1.2 * 0.14  # less than theirs: as it was
     wanted[0, 2] = 0.05  # further than theirs: as theirs
@@ -101,25 +100,43 @@ def test_sliders_may_drag_others_along_as_far_as_the_experts_tie_them_together()
 
 
 @pytest.mark.parametrize(
-    ("slider", "row"),
+    ("slider", "row", "works"),
     [
-        (0, [0.2, 0.1, 0.1, 0.0]),
-        (1, [0.0, -0.8, 0.0, 0.1]),
-        (2, [0.0, 0.0, float("nan"), 0.0]),
-        (3, [-0.3, 0.3, -0.3, 0.8]),
+        (0, [0.2, 0.05, 0.05, 0.0], False),
+        (0, [0.26, 0.05, 0.05, 0.0], True),
+        (1, [0.0, -0.8, 0.0, 0.1], False),
+        (2, [0.0, 0.0, float("nan"), 0.0], False),
+        (3, [-0.3, 0.3, -0.01, 0.85], False),
+        (3, [-0.3, 0.3, -0.01, 0.89], True),
+        (3, [0.01, 0.01, 0.0, 0.03], False),
     ],
-    ids=["as much as its own", "the wrong way", "unknown", "together as much"],
+    ids=["weak", "weak enough", "the wrong way", "unknown", "tangled", "tangled less", "as good as none"],
 )
-def test_a_slider_that_hardly_works_leaves_all_as_they_are(slider: int, row: list[float]) -> None:
+def test_a_slider_that_hardly_works_stays_as_it_is_and_the_others_are_set_right(
+    slider: int, row: list[float], works: bool
+) -> None:
     moved = MOVED.clone()
     moved[slider] = torch.tensor(row)
-    assert untangling(moved, UNTIED, 1.0) is None
+    mixing, found = untangling(moved, UNTIED, 1.5)
+    assert found == [works or other != slider for other in range(4)]
+    well = [other for other in range(4) if found[other]]
+    among = (mixing @ moved.nan_to_num())[well][:, well]
+    torch.testing.assert_close(among, 1.5 * moved.diagonal()[well].diag(), rtol=0, atol=1e-6)
+    if not works:
+        alone = torch.eye(4)[slider]
+        assert torch.equal(mixing[slider], alone) and torch.equal(mixing[:, slider], alone)
+    assert mixing.abs().max() < 2.5  # nothing is asked of the network that lies far outside what it was trained on
+
+
+def test_sliders_of_which_none_works_stay_as_they_are() -> None:
+    mixing, works = untangling(torch.full((4, 4), torch.nan), UNTIED, 1.5)
+    assert torch.equal(mixing, torch.eye(4)) and not any(works)
 
 
 def test_what_is_unknown_of_others_counts_as_nothing() -> None:
     moved = MOVED.diagonal().diag()
     moved[0, 3] = torch.nan
-    torch.testing.assert_close(untangling(moved, UNTIED, 1.0), torch.eye(4))
+    torch.testing.assert_close(untangling(moved, UNTIED, 1.0)[0], torch.eye(4))
 
 
 def dragging(

@@ -146,8 +146,8 @@ def test_what_it_leaves_can_be_used(undisturbed: Path) -> None:
     assert (pipe.config.lowest_timestep, pipe.config.highest_timestep) == asked.pixel_timesteps
     assert pipe.config.num_inference_steps == asked.validation_steps
     assert pipe.config.last_timestep == asked.validation_last_timestep
-    # a few steps teach no slider to move its own attribute most
-    assert pipe.config.slider_mixing == (asked.slider_reach * torch.eye(4)).double().round(decimals=4).tolist()
+    assert asked.slider_photos
+    assert pipe.config.slider_mixing == torch.eye(4).tolist()  # a few steps teach no slider to work
     points = history(undisturbed)
     assert points["step"].to_list() == list(range(2, STEPS + 1, 2))
     curves = {path.stem for path in (undisturbed / "reports/fivek/training").rglob("*.tsv")}

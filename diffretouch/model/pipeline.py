@@ -207,7 +207,7 @@ class RetouchPipeline(DiffusionPipeline):
             raise ValueError(f"condition must be ({len(photos)}, 4) for {len(photos)} photos: {tuple(condition.shape)}")
         # on the CPU: a GPU's antialiased reduction fails for large photos, for want of shared memory
         seen = torch.cat([self.network_input(photo[None].cpu()) for photo in photos]).to(self.device)
-        told = _mixed(condition, self.config.slider_mixing).to(self.device)
+        told = _mixed(condition.float(), self.config.slider_mixing).to(self.device)
         grids, z0 = self.denoise(seen, told, calls, last, generator)
         if self.config.output == "autoencoder":
             images = [

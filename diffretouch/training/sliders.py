@@ -18,8 +18,9 @@ from diffretouch.model import RetouchPipeline
 from diffretouch.training.data import GroundTruths, unit
 from diffretouch.training.validation import responses
 
-TANGLED = 0.7
-"""A slider that moves all others together by more than this share of what it moves of its own is past help."""
+WORKS, TANGLED = 0.25, 0.7
+"""A slider that moves its own attribute by less than the one of what c asks, or all others together by more than the
+other of what it moves of its own, is past help: it stays as it was trained."""
 
 
 def mix_sliders(pipe: RetouchPipeline, data: GroundTruths, noticeable: Tensor, settings: Train) -> None:
@@ -36,16 +37,15 @@ def mix_sliders(pipe: RetouchPipeline, data: GroundTruths, noticeable: Tensor, s
     print(f"measuring the sliders on {count} training photos", file=sys.stderr, flush=True)
     moved = responses(pipe, unit(data.photos[chosen]), data.half[chosen], noticeable[chosen], settings.seed).nanmean(0)
     tied = experts_correlation(data.scores[whole], data.mid[whole], data.half[whole], noticeable[whole])
-    mixing = untangling(moved, tied, settings.slider_reach)
-    own, others = ", ".join(f"{name} {moved[i, i]:.2f}" for i, name in enumerate(ATTRIBUTES)), _others(moved).max()
+    mixing, works = untangling(moved, tied, settings.slider_reach)
+    own = ", ".join(f"{name} {moved[i, i]:.2f}" for i, name in enumerate(ATTRIBUTES))
+    left = ", ".join(name for name, well in zip(ATTRIBUTES, works, strict=True) if not well)
     print(
-        f"of what is asked, each moves its own attribute {own}; {others:.2f} at most all the others together: "
-        f"{'left tangled' if mixing is None else 'untangled'}, times {settings.slider_reach:g}",
+        f"of what is asked, each moves its own attribute {own}; {_others(moved).max():.2f} at most all the others "
+        f"together; untangled, times {settings.slider_reach:g}{', but for ' + left if left else ''}",
         file=sys.stderr,
         flush=True,
     )
-    if mixing is None:
-        mixing = settings.slider_reach * torch.eye(4)
     pipe.register_to_config(slider_mixing=[[round(value, 4) for value in row] for row in mixing.tolist()])
 
 
@@ -59,21 +59,24 @@ def experts_correlation(scores: Tensor, mid: Tensor, half: Tensor, noticeable: T
     return torch.from_numpy(pd.DataFrame(away.reshape(-1, 4).double().numpy()).corr().to_numpy(copy=True))
 
 
-def untangling(moved: Tensor, tied: Tensor, reach: float) -> Tensor | None:
-    """(4,4) that c, a row, is to be multiplied by, so that each slider moves `reach` times what it moved of its own,
-    and of others what it then would, but no more than is `tied` to it and none the other way.
+def untangling(moved: Tensor, tied: Tensor, reach: float) -> tuple[Tensor, list[bool]]:
+    """(4,4) that c, a row, is to be multiplied by, and which sliders work: those it changes.
 
-    `moved` (4 sliders, 4 attributes) is what each does by itself, `tied` (4,4) the experts' correlation; NaN where
-    unknown. None where some slider moves all others together by more than TANGLED of its own, or its own the wrong way:
-    one that hardly works cannot be set right by the others. Where none does, the matrix is strictly diagonally
-    dominant, so it has an inverse (Levy-Desplanques).
+    Of its own attribute each is to move `reach` times what it moved; of others as much as it then would, but no more
+    than is `tied` to it and none the other way. `moved` (4 sliders, 4 attributes) is what each does by itself, `tied`
+    (4,4) the experts' correlation; NaN, where unknown, counts as 0. A slider works by WORKS and TANGLED; what those
+    that do not would drag, or be dragged, stays as it is. Among those that do `moved` is strictly diagonally dominant,
+    so it has an inverse (Levy-Desplanques).
     """
     known, tied = moved.double().nan_to_num(), tied.double().nan_to_num()
-    if (_others(moved) >= TANGLED * known.diagonal()).any():
-        return None
+    own = known.diagonal()
+    works = (own >= WORKS) & (_others(moved) < TANGLED * own)
+    among = works[:, None] & works
     wanted = (reach * known).clamp(tied.clamp(max=0), tied.clamp(min=0))
-    wanted.diagonal().copy_(reach * known.diagonal())
-    return (wanted @ torch.linalg.inv(known)).float()
+    wanted.diagonal().copy_(reach * own)
+    count, mixing = int(works.sum()), torch.eye(4, dtype=torch.float64)
+    mixing[among] = (wanted[among].reshape(count, count) @ torch.linalg.inv(known[among].reshape(count, count))).ravel()
+    return mixing.float(), works.tolist()
 
 
 def _others(moved: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,8 +62,8 @@ class Validation:
         data = self.data
         photos, results = unit(data.photos), unit(data.results)
         at_ease = torch.zeros(min(SHOWN, len(data)), 1, 4)
-        own = _retouched(pipe, photos, data.conditions, self.seed, "expert", stopping)
-        neutral = _retouched(pipe, photos[:SHOWN], at_ease, self.seed, "expert", stopping)
+        own = torch.stack(list(_retouched(pipe, photos, data.conditions, self.seed, "expert", stopping)))
+        neutral = torch.stack(list(_retouched(pipe, photos[:SHOWN], at_ease, self.seed, "expert", stopping)))
         moved = responses(pipe, photos, data.half, self.noticeable, self.seed, stopping)
         shown = zip(photos[:SHOWN], results[:SHOWN], neutral, own[:SHOWN], strict=True)
         return Validated(
@@ -89,22 +89,20 @@ def responses(
     """
     ends = torch.cat([torch.eye(4), -torch.eye(4)])
     moved = _retouched(pipe, photos, ends.expand(len(photos), -1, -1), seed, "axis", stopping)
-    s = scores(moved.flatten(0, 1), photos.shape[2]).unflatten(0, (len(photos), 2, 4))
-    found = (s[:, 0] - s[:, 1]) / (2 * half)[:, None]
+    s = torch.stack([scores(pictures, photos.shape[2]) for pictures in moved])
+    found = (s[:, :4] - s[:, 4:]) / (2 * half)[:, None]
     return torch.where(noticeable[:, None] & noticeable[:, :, None], found, torch.nan)
 
 
 def _retouched(
     pipe: RetouchPipeline, photos: Tensor, c: Tensor, seed: int, what: str, stopping: Callable[[], bool]
-) -> Tensor:
-    """(V,3,S,S), (V,M,4) -> (V,M,3,S,S), photo by photo; the same noise for every c of a photo."""
-    made = []
+) -> Iterator[Tensor]:
+    """(V,3,S,S), (V,M,4) -> (M,3,S,S) a photo; the same noise for every c of a photo."""
     for i, (photo, of_photo) in enumerate(zip(photos, c, strict=True)):
         if stopping():
             raise CutShort
         draws = [generator(seed, what, i) for _ in of_photo]
-        made.append(torch.stack(pipe([photo] * len(draws), of_photo, generator=draws).images).cpu())
-    return torch.stack(made)
+        yield torch.stack(pipe([photo] * len(draws), of_photo, generator=draws).images).cpu()
 
 
 def _rows(photo: Tensor, results: Tensor, neutral: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
