@@ -35,14 +35,13 @@ def test_a_choice_nobody_knows_is_refused(capsys: pytest.CaptureFixture[str]) ->
 def test_measuring_some_choices_leaves_the_others_and_the_tables(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = {"of": "these settings", "scenes": ["1", "2"], "psnr": [20.0, 21.0], "slope": [[0.5] * 4] * 2}
+    found = {"commit": "c0ffee", "of": "these settings", "scenes": ["1", "2"]}
+    found |= {"psnr": [20.0, 21.0], "slope": [[0.5] * 4] * 2}
     other = {"choice": "beta 20", "seed": 0} | found
-    kept, out, real = tmp_path / "choices.json", tmp_path / "choices.csv", subprocess.run
+    kept, out = tmp_path / "choices.json", tmp_path / "choices.csv"
     kept.write_text(json.dumps([other]))
 
-    def run(command: list[str], **options: Any) -> Any:
-        if "--one" not in command:
-            return real(command, **options)
+    def run(command: list[str], **_options: Any) -> Any:
         name, seed = command[command.index("--one") + 1], int(command[-1])
         return SimpleNamespace(stdout=json.dumps({"choice": name, "seed": seed} | found))
 
@@ -54,4 +53,5 @@ def test_measuring_some_choices_leaves_the_others_and_the_tables(
     choices.main()
     now = {(one["choice"], one["seed"]): one for one in json.loads(kept.read_text())}
     assert now.keys() == {("beta 20", 0), ("in use", 0), ("lambda .5", 0)} and now["beta 20", 0] == other
-    assert not out.exists() and "| lambda .5 | 1 | 20.50 |" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert not out.exists() and "| lambda .5 | 1 | 20.50 |" in printed and "c0ffee (2 trainings)" in printed

@@ -179,7 +179,7 @@ def test_sliders_that_drag_others_along_are_set_right(
     views = GroundTruths(*(getattr(truths, name)[twice] for name in NAMES))
     mixing, whole = pipe.config.slider_mixing, torch.ones(6, 4, dtype=torch.bool)
     mix_sliders(pipe, views, whole, settings.model_copy(update={"views": 2}))
-    assert "on 3 training photos" in capsys.readouterr().err
+    assert "measuring the sliders: 3/3" in capsys.readouterr().err
     torch.testing.assert_close(torch.tensor(pipe.config.slider_mixing), torch.tensor(mixing), rtol=0, atol=2e-4)
 
 

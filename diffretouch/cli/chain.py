@@ -40,7 +40,8 @@ STAGES = {
         "train",
     ),
     "train": Words(
-        "Train the model. Stopped, the same command goes on from its last saved state.",
+        "Train the model, then measure and set what each slider moves (train.slider_photos). Stopped, the same command "
+        "goes on from its last saved state.",
         "work/decode/DATASET, work/attributes/DATASET",
         "work/train/DATASET: model/ (a diffusers pipeline folder), history.jsonl, validation/ (pictures); curves "
         "in reports/DATASET/training",

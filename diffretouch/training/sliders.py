@@ -34,8 +34,9 @@ def mix_sliders(pipe: RetouchPipeline, data: GroundTruths, noticeable: Tensor, s
     whole = torch.arange(0, len(data), settings.views)  # a photo's first view is the whole of it
     count = min(settings.slider_photos, len(whole))
     chosen = whole[[i * len(whole) // count for i in range(count)]]
-    print(f"measuring the sliders on {count} training photos", file=sys.stderr, flush=True)
-    moved = responses(pipe, unit(data.photos[chosen]), data.half[chosen], noticeable[chosen], settings.seed).nanmean(0)
+    photos = unit(data.photos[chosen])
+    found = responses(pipe, photos, data.half[chosen], noticeable[chosen], settings.seed, shown="measuring the sliders")
+    moved = found.nanmean(0)
     tied = experts_correlation(data.scores[whole], data.mid[whole], data.half[whole], noticeable[whole])
     mixing, works = untangling(moved, tied, settings.slider_reach)
     own = ", ".join(f"{name} {moved[i, i]:.2f}" for i, name in enumerate(ATTRIBUTES))

@@ -12,6 +12,7 @@ from torch import Tensor
 from diffretouch.attributes import ATTRIBUTES, scores
 from diffretouch.files.pictures import write_png8
 from diffretouch.model import RetouchPipeline
+from diffretouch.progress import track
 from diffretouch.seeds import generator
 from diffretouch.training.data import GroundTruths, unit
 from diffretouch.training.resume import CutShort
@@ -80,15 +81,19 @@ def responses(
     noticeable: Tensor,
     seed: int,
     stopping: Callable[[], bool] = lambda: False,
+    shown: str = "",
 ) -> Tensor:
     """How far each slider moves each attribute: (V,4 sliders,4 attributes), 1 as far as c asks of its own.
 
     From photos (V,3,S,S) in [0,1], half-ranges (V,4) and whether experts differ (V,4): half of what the scores differ
     between c_i = 1 and c_i = -1, all else 0 and the same noise, in the photo's half-ranges; NaN where its experts agree
-    on either attribute. Raises CutShort when `stopping`, asked before each photo, says so.
+    on either attribute. Progress is `shown` under that name. Raises CutShort when `stopping`, asked before each photo,
+    says so.
     """
     ends = torch.cat([torch.eye(4), -torch.eye(4)])
     moved = _retouched(pipe, photos, ends.expand(len(photos), -1, -1), seed, "axis", stopping)
+    if shown:
+        moved = track(moved, shown, len(photos))
     s = torch.stack([scores(pictures, photos.shape[2]) for pictures in moved])
     found = (s[:, :4] - s[:, 4:]) / (2 * half)[:, None]
     return torch.where(noticeable[:, None] & noticeable[:, :, None], found, torch.nan)
