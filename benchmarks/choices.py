@@ -269,14 +269,14 @@ def interval(away: pd.DataFrame, measure: str) -> tuple[float, float]:
 
 def markdown(table: pd.DataFrame, trainings: list[dict[str, Any]]) -> str:
     """The table for people, with the code that it was measured by."""
-    commits = Counter(one["commit"] for one in trainings)
-    measured_by = ", ".join(f"{commit} ({count} trainings)" for commit, count in sorted(commits.items()))
+    commits = Counter(one["commit"] for one in trainings).most_common()
+    by = ", ".join(f"{name} {count}" for name, count in commits)
+    several = " What changed between these was judged, not measured, to leave trainings alone." if commits[1:] else ""
     heads = ["choice", "seeds", "PSNR", "difference", *ATTRIBUTES, "mean slope", "difference"]
     lines = [
         "# Choices of training",
         "",
-        f"Measured by commits {measured_by}; {STEPS} steps, torch {torch.__version__}. Of an earlier commit are",
-        "trainings whose bytes later code was seen to leave as they are.",
+        f"{STEPS} steps, torch {torch.__version__}; trainings by commit: {by}.{several}",
         "",
         "`python -m benchmarks.choices`: the fivek demo (simulated experts),",
         "validation photos and four held-out training scenes, each expert's own c (an oracle). PSNR in dB; slopes of",

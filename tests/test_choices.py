@@ -54,4 +54,4 @@ def test_measuring_some_choices_leaves_the_others_and_the_tables(
     now = {(one["choice"], one["seed"]): one for one in json.loads(kept.read_text())}
     assert now.keys() == {("beta 20", 0), ("in use", 0), ("lambda .5", 0)} and now["beta 20", 0] == other
     printed = capsys.readouterr().out
-    assert not out.exists() and "| lambda .5 | 1 | 20.50 |" in printed and "c0ffee (2 trainings)" in printed
+    assert not out.exists() and "| lambda .5 | 1 | 20.50 |" in printed and "by commit: c0ffee 2." in printed
