@@ -87,6 +87,8 @@ Key = tuple[str, int]
 def main() -> None:
     """Every choice with every seed, two at a time, then the tables."""
     asked = parse(sys.argv[1:])
+    torch.set_num_threads(1)  # whoever prepares the views: with another number an autoencoder's fit rounds otherwise
+    compute_alike(torch.device("cpu"))
     if asked.one:
         print(json.dumps(trained(asked.name[0], asked.seeds[0])))
         return
@@ -176,8 +178,6 @@ def depends_on(ready: prepare.Prepared, params: Params) -> str:
 
 def trained(name: str, seed: int) -> dict[str, Any]:
     """Train one choice, and what it achieved by photo."""
-    torch.set_num_threads(1)
-    compute_alike(torch.device("cpu"))
     params = settings_of(name, seed)
     settings = params.train
     photos, ready = prepared(params)
