@@ -86,16 +86,25 @@ def facts(params: Params, dataset: str) -> dict[str, Any]:
 def cpu_seconds(run: Run) -> dict[str, float]:
     """Step -> CPU seconds of its processes, children included; of a step run again from its start, the last time.
 
-    `prepare`, autoencoder and views, is shared by all arms that need the same ones, and is the sum of all times: where
-    it was done, it only looks.
+    `prepare`, autoencoder and views, is shared by all arms that need the same ones; where it was done, it only looks,
+    so the longest time counts.
     """
-    out = {"prepare": sum(line["cpu_s"] for line in _spent(views_of(run)))}
-    again = True
-    for line in _spent(run.folder):
-        step = line["step"]
-        out[step] = line["cpu_s"] + (0.0 if again or step not in out else out[step])
-        again = line["exit"] == 0
+    prepared = [seconds for _, seconds in whole_runs(_spent(views_of(run)))]
+    out = {"prepare": max(prepared, default=0.0)} | dict(whole_runs(_spent(run.folder)))
     return {step: round(seconds, 1) for step, seconds in out.items()}
+
+
+def whole_runs(lines: list[dict[str, Any]]) -> list[tuple[str, float]]:
+    """Steps with their CPU seconds, in the order of `lines`; one that was stopped and went on has all of its parts."""
+    out: list[tuple[str, float]] = []
+    goes_on = False
+    for line in lines:
+        step, seconds = line["step"], line["cpu_s"]
+        if goes_on and out[-1][0] == step:
+            seconds += out.pop()[1]
+        out.append((step, seconds))
+        goes_on = line["exit"] != 0
+    return out
 
 
 def _spent(folder: Path) -> list[dict[str, Any]]:

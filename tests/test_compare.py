@@ -17,6 +17,7 @@ import torch
 import yaml
 from matplotlib import pyplot as plt
 
+from benchmarks.quality import whole_runs
 from diffretouch.attributes import ATTRIBUTES, scores
 from diffretouch.code import ROOT as PACKAGE
 from diffretouch.color import linear_to_srgb
@@ -647,3 +648,12 @@ def test_a_start_that_fails_lets_the_others_save_and_says_why(tmp_path: Path) ->
         assert other.process is not None and other.process.returncode is not None
         lines = [json.loads(line) for line in (other.folder / SPENT).read_text().splitlines()]
         assert lines[-1]["exit"] == other.process.returncode and len(lines) < 50
+
+
+def test_cpu_time_of_a_step_that_went_on_is_whole_and_run_again_is_another() -> None:
+    lines = [
+        {"step": step, "cpu_s": seconds, "exit": code}
+        for step, seconds, code in (("train", 3.0, 143), ("train", 4.0, 0), ("sample", 1.0, 0), ("train", 9.0, 0))
+    ]
+    assert whole_runs(lines) == [("train", 7.0), ("sample", 1.0), ("train", 9.0)]
+    assert whole_runs([]) == []
