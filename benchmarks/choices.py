@@ -46,6 +46,9 @@ from diffretouch.training.sliders import mix_sliders
 from diffretouch.training.validation import Validation
 
 DATASET, STEPS, HELD_OUT_SCENES, RESAMPLES = "fivek", 1400, 4, 2000
+PREPARING = 2
+"""Threads of the autoencoder's fit, whichever process does it: with another number it rounds otherwise, and trainings
+that start from it differ by a tenth of a dB."""
 FOLDER, KEPT, OUT = Path("work/.choices"), Path("benchmarks/results/choices.json"), Path("reports/choices.csv")
 PUBLISHED = {"control_loss": "published", "control_weight": 1.0}  # the paper's lambda
 SET = {"slider_photos": 1000}
@@ -87,7 +90,7 @@ Key = tuple[str, int]
 def main() -> None:
     """Every choice with every seed, two at a time, then the tables."""
     asked = parse(sys.argv[1:])
-    torch.set_num_threads(1)  # whoever prepares the views: with another number an autoencoder's fit rounds otherwise
+    torch.set_num_threads(1)
     compute_alike(torch.device("cpu"))
     if asked.one:
         print(json.dumps(trained(asked.name[0], asked.seeds[0])))
@@ -167,7 +170,10 @@ def prepared(params: Params) -> tuple[dict[str, pd.DataFrame], prepare.Prepared]
     device = torch.device("cpu")
     photos = held_out(params.corpus(DATASET).experts)
     views = FOLDER / f"views-{params.train.seed}-{params.train.network_size}"
+    threads = torch.get_num_threads()
+    torch.set_num_threads(PREPARING)
     prepare.prepare(params, DATASET, views, device, photos)
+    torch.set_num_threads(threads)
     return photos, prepare.open_prepared(params, DATASET, views, device)
 
 
@@ -178,6 +184,7 @@ def depends_on(ready: prepare.Prepared, params: Params) -> str:
 
 def trained(name: str, seed: int) -> dict[str, Any]:
     """Train one choice, and what it achieved by photo."""
+    by = commit()
     params = settings_of(name, seed)
     settings = params.train
     photos, ready = prepared(params)
@@ -202,7 +209,7 @@ def trained(name: str, seed: int) -> dict[str, Any]:
     return {
         "choice": name,
         "seed": seed,
-        "commit": commit(),
+        "commit": by,
         "of": depends_on(ready, params),
         "cpu_seconds": round(spent.ru_utime + spent.ru_stime),
         "scenes": photos["val"]["group"].tolist(),
@@ -212,8 +219,8 @@ def trained(name: str, seed: int) -> dict[str, Any]:
 
 
 def commit() -> str:
-    """The code that measures."""
-    asked = ["git", "rev-parse", "--short=12", "HEAD"]
+    """The code that measures; "-dirty" where files differ from the commit."""
+    asked = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     return subprocess.run(asked, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
 
 

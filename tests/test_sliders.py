@@ -169,7 +169,7 @@ def test_sliders_that_drag_others_along_are_set_right(
 
     before = moved()
     mix_sliders(pipe, truths, every, settings)
-    assert "untangled, times 0.5" in capsys.readouterr().err
+    assert "untangled, times 0.5\n" in capsys.readouterr().err
     after, own = moved() / before.diagonal(), before / before.diagonal()
     torch.testing.assert_close(after.diagonal(), torch.full((4,), 0.5), rtol=0, atol=0.02)
     dragged = [(matrix - matrix.diagonal().diag()).abs().max() for matrix in (own / 2, after)]

@@ -161,7 +161,8 @@ class Train(Section):
     """Training photos, evenly spread, on which a trained model's sliders are measured, to be mixed so that each drags
     others along no further than the experts tie them together (`training.sliders`); 0 leaves c as it was trained."""
     slider_reach: float = Field(gt=0)
-    """The mixed sliders move everything so many times as far as the trained ones, which fall short on other photos."""
+    """The mixed sliders move their own attribute so many times as far as the trained ones, which fall short on other
+    photos."""
     checkpoint_every: Positive
     """Steps between resumable states in work/.resume."""
     divergence: float = Field(gt=1)

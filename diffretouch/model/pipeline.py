@@ -115,7 +115,7 @@ class RetouchPipeline(DiffusionPipeline):
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> RetouchPipeline:
         """A saved model from its folder or the hub; options as diffusers has them.
 
-        Raises ValueError where there is none.
+        Raises ValueError or OSError where there is none.
         """
         # as words: of a Path that does not exist, diffusers fails to say so
         return super().from_pretrained(str(pretrained_model_name_or_path), **options)

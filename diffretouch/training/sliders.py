@@ -19,8 +19,8 @@ from diffretouch.training.data import GroundTruths, unit
 from diffretouch.training.validation import responses
 
 WORKS, TANGLED = 0.25, 0.7
-"""A slider that moves its own attribute by less than the one of what c asks, or all others together by more than the
-other of what it moves of its own, is past help: it stays as it was trained."""
+"""A slider that moves its own attribute by less than WORKS of what c asks, or all others together by TANGLED or more of
+what it moves of its own, is past help: it stays as it was trained."""
 
 
 def mix_sliders(pipe: RetouchPipeline, data: GroundTruths, noticeable: Tensor, settings: Train) -> None:
@@ -41,9 +41,10 @@ def mix_sliders(pipe: RetouchPipeline, data: GroundTruths, noticeable: Tensor, s
     mixing, works = untangling(moved, tied, settings.slider_reach)
     own = ", ".join(f"{name} {moved[i, i]:.2f}" for i, name in enumerate(ATTRIBUTES))
     left = ", ".join(name for name, well in zip(ATTRIBUTES, works, strict=True) if not well)
+    done = f"untangled, times {settings.slider_reach:g}" if any(works) else "left as trained"
     print(
         f"of what is asked, each moves its own attribute {own}; {_others(moved).max():.2f} at most all the others "
-        f"together; untangled, times {settings.slider_reach:g}{', but for ' + left if left else ''}",
+        f"together; {done}{', but for ' + left if left and any(works) else ''}",
         file=sys.stderr,
         flush=True,
     )
@@ -65,9 +66,9 @@ def untangling(moved: Tensor, tied: Tensor, reach: float) -> tuple[Tensor, list[
 
     Of its own attribute each is to move `reach` times what it moved; of others as much as it then would, but no more
     than is `tied` to it and none the other way. `moved` (4 sliders, 4 attributes) is what each does by itself, `tied`
-    (4,4) the experts' correlation; NaN, where unknown, counts as 0. A slider works by WORKS and TANGLED; what those
-    that do not would drag, or be dragged, stays as it is. Among those that do `moved` is strictly diagonally dominant,
-    so it has an inverse (Levy-Desplanques).
+    (4,4) the experts' correlation; NaN, where unknown, counts as 0. A slider works by WORKS and TANGLED; one that does
+    not is left alone and takes nothing back, so what the others drag of its attribute has no limit and grows with
+    `reach`. Among those that work `moved` is strictly diagonally dominant, so it has an inverse (Levy-Desplanques).
     """
     known, tied = moved.double().nan_to_num(), tied.double().nan_to_num()
     own = known.diagonal()
