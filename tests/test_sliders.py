@@ -64,7 +64,11 @@ def test_what_each_slider_moves_by_a_loop() -> None:
 
 def test_the_experts_correlation_by_hand() -> None:
     draw = generator("experts")
-    s, mid, half = torch.rand(3, 5, 4, generator=draw), torch.rand(3, 4, generator=draw), 1 + torch.rand(3, 4)
+    s, mid, half = (
+        torch.rand(3, 5, 4, generator=draw),
+        torch.rand(3, 4, generator=draw),
+        1 + torch.rand(3, 4, generator=draw),
+    )
     noticeable = torch.ones(3, 4, dtype=torch.bool)
     noticeable[1, 2], noticeable[:, 3] = False, False
     found = experts_correlation(s, mid, half, noticeable)
@@ -110,7 +114,7 @@ def test_sliders_may_drag_others_along_as_far_as_the_experts_tie_them_together()
         (3, [-0.3, 0.3, -0.01, 0.89], True),
         (3, [0.01, 0.01, 0.0, 0.03], False),
     ],
-    ids=["weak", "weak enough", "the wrong way", "unknown", "tangled", "tangled less", "as good as none"],
+    ids=["weak", "just enough", "the wrong way", "unknown", "tangled", "tangled less", "as good as none"],
 )
 def test_a_slider_that_hardly_works_stays_as_it_is_and_the_others_are_set_right(
     slider: int, row: list[float], works: bool
