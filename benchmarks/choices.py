@@ -90,7 +90,6 @@ Key = tuple[str, int]
 def main() -> None:
     """Every choice with every seed, two at a time, then the tables."""
     asked = parse(sys.argv[1:])
-    torch.set_num_threads(1)
     compute_alike(torch.device("cpu"))
     if asked.one:
         print(json.dumps(trained(asked.name[0], asked.seeds[0])))
@@ -170,10 +169,9 @@ def prepared(params: Params) -> tuple[dict[str, pd.DataFrame], prepare.Prepared]
     device = torch.device("cpu")
     photos = held_out(params.corpus(DATASET).experts)
     views = FOLDER / f"views-{params.train.seed}-{params.train.network_size}"
-    threads = torch.get_num_threads()
     torch.set_num_threads(PREPARING)
     prepare.prepare(params, DATASET, views, device, photos)
-    torch.set_num_threads(threads)
+    torch.set_num_threads(1)  # as everything else here
     return photos, prepare.open_prepared(params, DATASET, views, device)
 
 
